@@ -1,0 +1,102 @@
+# Every command that CI runs is a target here. Each virtual environment is made once, from a lock
+# file, and again when that file changes; the native core is built again when its sources change.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Any Python >= 3.11 may make the environments: make demo PYTHON=python3.13
+PYTHON ?= python3
+# Passed on to pytest: make test ARGS="-k bundle"
+ARGS ?=
+
+BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+DEMO := .venv/demo
+TEST := .venv/test
+LOCK := .venv/lock
+MODEL := work/demo-model
+COMPILE := $(LOCK)/$(BIN)/uv pip compile pyproject.toml --constraint requirements/held.in \
+	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-config \
+	--annotation-style line --custom-compile-command "make lock" --quiet
+NATIVE := pyproject.toml $(shell find cpp -type f)
+
+.PHONY: help demo test check bench demo-model wheel lock clean
+
+help:
+	@echo "make demo        score the example exam, in an environment of its own"
+	@echo "make test        run the tests"
+	@echo "make check       lint, types, import arrows, version, text"
+	@echo "make bench       measure latency beside the PyTorch reference"
+	@echo "make demo-model  make the shipped bundle from nothing"
+	@echo "make wheel       build the wheel and try it in a fresh environment"
+	@echo "make lock        renew the lock files, keeping what still fits"
+	@echo "make clean       remove environments and build products"
+
+demo: $(DEMO)/built
+	@$(DEMO)/$(BIN)/mammoclip-sdk demo --report report.html
+
+test: $(TEST)/built
+	@$(TEST)/$(BIN)/python -m pytest $(ARGS)
+
+check: $(TEST)/built
+	@$(TEST)/$(BIN)/ruff check
+	@$(TEST)/$(BIN)/ruff format --check
+	@$(TEST)/$(BIN)/mypy
+	@$(TEST)/$(BIN)/lint-imports --no-logo
+	@$(TEST)/$(BIN)/python -m checks.version
+	@$(TEST)/$(BIN)/python -m checks.hosts
+
+bench: $(TEST)/built
+	@$(TEST)/$(BIN)/python benchmarks/latency.py
+
+demo-model: $(TEST)/built
+	@rm -rf $(MODEL)
+	@$(TEST)/$(BIN)/python -m training.demo_model --out $(MODEL)
+	@$(TEST)/$(BIN)/python export/build_engine.py --checkpoint $(MODEL)/checkpoint \
+		--out mammoclip_sdk/demo/bundle --name phantom-demo --overwrite
+
+wheel: $(DEMO)/installed
+	@$(DEMO)/$(BIN)/python -m checks.built_wheel
+
+# Held versions move in requirements/held.in, all others by: make lock ARGS=--upgrade
+lock: $(LOCK)/installed
+	@$(COMPILE) $(ARGS) --extra cpu --group build --output-file requirements/demo.lock
+	@$(COMPILE) $(ARGS) --extra cpu --extra train --group build --group test --group check \
+		--constraint requirements/demo.lock --output-file requirements/test.lock
+	@echo "renewed requirements/demo.lock and requirements/test.lock"
+
+clean:
+	@rm -rf .venv build dist report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- environments ---------------------------------------------------------------------------------
+
+$(DEMO)/installed: requirements/demo.lock
+$(TEST)/installed: requirements/test.lock
+$(DEMO)/installed $(TEST)/installed:
+	@$(call venv,$(@D))
+	@echo "$(@D): installing $< (the first time takes minutes: everything is downloaded)"
+	@$(@D)/$(BIN)/python -m pip install -qq --require-hashes --requirement $<
+	@touch $@
+
+$(LOCK)/installed: requirements/lock.in
+	@$(call venv,$(@D))
+	@$(@D)/$(BIN)/python -m pip install -qq --requirement $<
+	@touch $@
+
+# Without isolation, so that the build uses the locked tools; editable, so that edits count at once.
+%/built: %/installed $(NATIVE)
+	@echo "$*: building the native core"
+	@$*/$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+define venv
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "mammoclip-sdk needs Python 3.11 or newer, and $(PYTHON) is not:" \
+		"name another one, as in: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }; \
+$(PYTHON) -m venv --clear $(1)
+endef
