@@ -1,0 +1,177 @@
+"""The nouns that cross the borders between stages: views, images, and what was done to them.
+
+Nothing here reads a file or touches a pixel. ``views`` makes an `Exam`, ``pixels`` turns each
+of its `SourceImage` into a `StoredImage`, ``tensor`` turns four of those into a `ModelInput`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+class View(enum.StrEnum):
+    """The four standard screening views, in the order every array of this project uses."""
+
+    LCC = "LCC"
+    RCC = "RCC"
+    LMLO = "LMLO"
+    RMLO = "RMLO"
+
+    @property
+    def laterality(self) -> str:
+        """``"L"`` or ``"R"``, the defined terms of Image Laterality (0020,0062)."""
+        return self.value[0]
+
+    @property
+    def projection(self) -> str:
+        """``"CC"`` or ``"MLO"``, the defined terms of View Position (0018,5101)."""
+        return self.value[1:]
+
+
+VIEWS: tuple[View, ...] = tuple(View)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceImage:
+    """One image chosen for a view, before any pixel is decoded.
+
+    Exactly one of ``path``, ``dataset`` and ``array`` is set.
+    """
+
+    view: View
+    name: str
+    """What messages call it: the file's name, or the place in the caller's argument."""
+    path: Path | None = None
+    dataset: Dataset | None = None
+    array: NDArray[np.uint8] | NDArray[np.uint16] | None = None
+    sop_instance_uid: str | None = None
+    """Of the header that was scanned; the decoder checks that the file still holds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """Another image that could have filled a view, and why it was not taken."""
+
+    view: View
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """Four views of one study of one patient."""
+
+    images: Mapping[View, SourceImage]
+    """One image for each member of `VIEWS`, in that order."""
+    alternatives: tuple[Alternative, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Disagreements between tags that were noticed and not needed for the choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One VOI window, PS3.3 C.11.2.1.2, in modality (rescaled) units."""
+
+    center: float
+    width: float
+    explanation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupTable:
+    """A Modality or VOI LUT item, PS3.3 C.11.1 and C.11.2.1.1."""
+
+    first: int
+    """Input value that maps to ``data[0]``; smaller inputs map there too."""
+    data: NDArray[np.uint16]
+    explanation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisplayAttributes:
+    """What a header says about turning stored values into displayed ones."""
+
+    bits_stored: int
+    signed: bool
+    photometric: str
+    """``"MONOCHROME1"`` or ``"MONOCHROME2"``."""
+    slope: float = 1.0
+    intercept: float = 0.0
+    modality_lut: LookupTable | None = None
+    windows: tuple[Window, ...] = ()
+    voi_function: str = "LINEAR"
+    """``"LINEAR"``, ``"LINEAR_EXACT"`` or ``"SIGMOID"``, PS3.3 C.11.2.1.3."""
+    voi_luts: tuple[LookupTable, ...] = ()
+    padding: tuple[int, int] | None = None
+    """Inclusive range of stored values that are not image, PS3.3 C.7.5.1.1.2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """One decoded view: stored values, and how the header wants them shown."""
+
+    view: View
+    name: str
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    """(rows, columns), C-contiguous, bits above ``bits_stored`` cleared. Signed values are kept
+    as their two's complement in ``bits_stored`` bits."""
+    display: DisplayAttributes
+    transfer_syntax: str
+    """UID the pixels were encoded in; ``"array"`` for pixels handed over as an array."""
+    sha256: str
+    """Of ``pixels`` as bytes: the same image gives the same hash in every lossless encoding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewGeometry:
+    """Where a view's model input came from in its source image.
+
+    A source pixel is a unit square: pixel (0, 0) covers 0..1 in both directions.
+    """
+
+    view: View
+    source_shape: tuple[int, int]
+    """(rows, columns) of the source image."""
+    crop: tuple[int, int, int, int]
+    """(top, left, height, width) of the source rectangle that was kept."""
+    mirrored: bool
+    """Whether the crop was flipped left to right, so that the chest wall is at the left."""
+    placed: tuple[int, int, int, int]
+    """(top, left, height, width) of the rectangle of the model input that the crop fills."""
+
+    def to_source(self, row: float, column: float) -> tuple[float, float]:
+        """Map a point of the model input, in its pixels, to (row, column) of the source image."""
+        top, left, height, width = self.crop
+        placed_top, placed_left, placed_height, placed_width = self.placed
+        down = (row - placed_top) * height / placed_height
+        across = (column - placed_left) * width / placed_width
+        return top + down, left + (width - across if self.mirrored else across)
+
+    def to_input(self, row: float, column: float) -> tuple[float, float]:
+        """Map a point of the source image to (row, column) of the model input."""
+        top, left, height, width = self.crop
+        placed_top, placed_left, placed_height, placed_width = self.placed
+        across = left + width - column if self.mirrored else column - left
+        return (
+            placed_top + (row - top) * placed_height / height,
+            placed_left + across * placed_width / width,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInput:
+    """What one exam gives the graph."""
+
+    tensors: Mapping[str, NDArray[np.float32]]
+    """The graph's inputs by name; today ``views``: (1, 4, 1, height, width), 0 (air) to 1."""
+    geometry: Mapping[View, ViewGeometry]
