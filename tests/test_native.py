@@ -1,0 +1,282 @@
+"""The native core agrees with its NumPy specification and with Pillow, and refuses bad arrays."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from mammoclip_sdk import _native
+from mammoclip_sdk.bundle import PREPROCESSING_VERSION
+
+TOLERANCE = 1e-5
+"""Of the displayed range."""
+
+DTYPES = (np.uint8, np.uint16)
+
+
+def random_table(rng: np.random.Generator, dtype: type, bits: int) -> NDArray[np.float32]:
+    table = np.zeros(2 ** (8 * np.dtype(dtype).itemsize), dtype=np.float32)
+    table[: 2**bits] = rng.random(2**bits)
+    return table
+
+
+@st.composite
+def images(draw: st.DrawFn, largest: int = 70):
+    """Pixels, table, displayed values and the generator that made them."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(st.sampled_from(DTYPES))
+    bits = draw(st.integers(1, 8 if dtype is np.uint8 else 16))
+    shape = draw(st.integers(1, largest)), draw(st.integers(1, largest))
+    pixels = rng.integers(0, 2**bits, shape).astype(dtype)
+    table = random_table(rng, dtype, bits)
+    return pixels, table, table[pixels].astype(np.float64), rng
+
+
+def inner(rng: np.random.Generator, rows: int, columns: int) -> oracle.Box:
+    height, width = int(rng.integers(1, rows + 1)), int(rng.integers(1, columns + 1))
+    top, left = int(rng.integers(0, rows - height + 1)), int(rng.integers(0, columns - width + 1))
+    return top, left, height, width
+
+
+def assert_same_breast(found: _native.Breast, expected: oracle.Breast) -> None:
+    assert found.blocks == expected.blocks
+    assert found.box == expected.box
+    assert found.chest_wall_right == expected.chest_wall_right
+    assert found.block_side == expected.block_side
+    np.testing.assert_array_equal(found.mask, expected.mask)
+
+
+def test_the_core_and_the_package_are_of_one_preprocessing_version():
+    assert _native.PREPROCESSING_VERSION == PREPROCESSING_VERSION
+
+
+@settings(deadline=None)
+@given(images(), st.booleans(), st.booleans(), st.data())
+def test_resampling_agrees_with_the_specification(image, mirrored, masked, data):
+    pixels, table, shown, rng = image
+    rows, columns = pixels.shape
+    shape = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
+    offset = data.draw(st.floats(-1, 1)), data.draw(st.floats(-1, 1))
+    side = data.draw(st.integers(1, 20))
+    arguments = {
+        "crop": inner(rng, rows, columns),
+        "placed": inner(rng, *shape),
+        "shape": shape,
+        "mirrored": mirrored,
+        "offset": offset,
+    }
+    if masked:
+        arguments["mask"] = rng.random((-(-rows // side), -(-columns // side))) > 0.4
+        arguments["block_side"] = side
+    found = _native.resample(pixels, table, **arguments)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, oracle.resample(shown, **arguments), atol=TOLERANCE, rtol=0)
+
+
+@settings(deadline=None)
+@given(images(), st.floats(0.0, 1.0), st.integers(1, 12), st.integers(1, 12))
+def test_segmentation_agrees_with_the_specification(image, threshold, tall, wide):
+    pixels, table, _, _ = image
+    # Repeated pixels make regions larger than one block, and images larger than 256 blocks.
+    pixels = np.ascontiguousarray(np.kron(pixels, np.ones((tall, wide), dtype=pixels.dtype)))
+    shown = table[pixels].astype(np.float64)
+    assert_same_breast(
+        _native.find_breast(pixels, table, threshold), oracle.find_breast(shown, threshold)
+    )
+
+
+@pytest.mark.parametrize("shape", [(384, 383), (385, 300), (1000, 1001), (640, 128)])
+def test_blocks_cut_off_at_the_edges_count_by_the_pixels_they_have(shape):
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (shape[0] // 9 + 1, shape[1] // 7 + 1))
+    pixels = np.kron(coarse, np.ones((9, 7)))[: shape[0], : shape[1]].astype(np.uint8)
+    table = np.linspace(0, 1, 256, dtype=np.float32)
+    expected = oracle.find_breast(table[pixels].astype(np.float64), 0.45)
+    assert expected.blocks > 100
+    assert_same_breast(_native.find_breast(pixels, table, 0.45), expected)
+
+
+def test_a_brighter_lead_marker_neither_wins_nor_widens_the_box():
+    pixels = np.zeros((1024, 768), dtype=np.uint8)
+    pixels[200:800, 468:768] = 80
+    pixels[16:60, 40:120] = 255
+    table = np.linspace(0, 1, 256, dtype=np.float32)
+    breast = _native.find_breast(pixels, table, 0.05)
+    assert breast.block_side == 4
+    assert breast.box == (200, 468, 600, 300)
+    assert breast.chest_wall_right
+    assert breast.blocks == 150 * 75
+    mirrored = _native.find_breast(np.ascontiguousarray(pixels[:, ::-1]), table, 0.05)
+    assert mirrored.box == (200, 0, 600, 300)
+    assert not mirrored.chest_wall_right
+
+
+def test_the_mask_keeps_one_block_round_the_breast():
+    pixels = np.zeros((512, 512), dtype=np.uint16)
+    pixels[100:200, 0:50] = 1000
+    table = np.linspace(0, 1, 65536, dtype=np.float32)
+    breast = _native.find_breast(pixels, table, 0.01)
+    assert breast.box == (100, 0, 100, 50)
+    rows, columns = np.nonzero(breast.mask)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (49, 101, 0, 26)
+
+
+def test_nothing_above_the_threshold_is_no_breast():
+    breast = _native.find_breast(np.zeros((40, 30), np.uint8), np.zeros(256, np.float32), 0.0)
+    assert breast.blocks == 0
+    assert breast.box == (0, 0, 0, 0)
+    assert not breast.mask.any()
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8, (5, 2)])
+def test_integer_factors_agree_with_pillow_reduce(factor):
+    rng = np.random.default_rng(1)
+    shown = rng.random((120, 240), dtype=np.float32)
+    # One code for each pixel, so that the table can hold any float32 image.
+    pixels = np.arange(shown.size, dtype=np.uint16).reshape(shown.shape)
+    table = np.zeros(65536, dtype=np.float32)
+    table[: shown.size] = shown.reshape(-1)
+    expected = np.asarray(Image.fromarray(shown).reduce(factor))
+    found = _native.resample(
+        pixels,
+        table,
+        crop=(0, 0, 120, 240),
+        placed=(0, 0, *expected.shape),
+        shape=expected.shape,
+    )
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_crop_at_an_integer_factor_agrees_with_pillow_box_resize():
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (300, 200)).astype(np.uint8)
+    table = np.linspace(0, 1, 256, dtype=np.float32)
+    expected = Image.fromarray(table[pixels]).resize(
+        (30, 40), Image.Resampling.BOX, box=(11, 7, 191, 287)
+    )
+    found = _native.resample(
+        pixels, table, crop=(7, 11, 280, 180), placed=(2, 3, 40, 30), shape=(50, 40)
+    )
+    np.testing.assert_allclose(found[2:42, 3:33], expected, atol=TOLERANCE, rtol=0)
+    found[2:42, 3:33] = 0
+    assert not found.any()
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 3])
+def test_the_offset_undoes_the_shift_of_a_reduced_jpeg_2000_grid(reduction):
+    rows, columns = np.mgrid[:256, :512]
+    ramp = (3 * rows + 5 * columns).astype(np.uint16)
+    encoded = io.BytesIO()
+    Image.fromarray(ramp).save(encoded, "JPEG2000", irreversible=False)
+    with Image.open(encoded) as image:
+        image.reduce = reduction
+        reduced = np.array(image).astype(np.uint16)
+    assert reduced.shape == (256 >> reduction, 512 >> reduction)
+    table = np.arange(65536, dtype=np.float32)
+    inside = np.s_[2:-2, 2:-2]  # the wavelet mirrors the image at its border
+    full = _native.resample(
+        ramp, table, crop=(0, 0, 256, 512), placed=(0, 0, 16, 32), shape=(16, 32)
+    )[inside]
+
+    def error(offset: float) -> float:
+        view = _native.resample(
+            reduced,
+            table,
+            crop=(0, 0, *reduced.shape),
+            placed=(0, 0, 16, 32),
+            shape=(16, 32),
+            offset=(offset, offset),
+        )[inside]
+        return float(np.abs(view - full).max())
+
+    grey_levels_a_pixel = 3 + 5
+    assert error(0.0) > grey_levels_a_pixel * (2**reduction - 1) / 2 - 2
+    assert error(0.5 / 2**reduction - 0.5) < 2
+
+
+def test_eight_threads_get_what_one_gets():
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 4096, (800, 600)).astype(np.uint16)
+    pixels[:, 400:] = 0
+    table = random_table(rng, np.uint16, 12)
+    table[0] = 0
+
+    def work(_: int) -> bytes:
+        breast = _native.find_breast(pixels, table, 0.1)
+        view = _native.resample(
+            pixels,
+            table,
+            crop=breast.box,
+            placed=(0, 0, 97, 61),
+            shape=(97, 61),
+            mask=breast.mask,
+            block_side=breast.block_side,
+        )
+        return view.tobytes()
+
+    alone = work(0)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        assert set(pool.map(work, range(64))) == {alone}
+
+
+PIXELS = np.zeros((30, 20), dtype=np.uint16)
+TABLE = np.zeros(65536, dtype=np.float32)
+WHOLE = {"crop": (0, 0, 30, 20), "placed": (0, 0, 8, 8), "shape": (8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "table", "error", "message"),
+    [
+        (PIXELS.astype(np.int16), TABLE, TypeError, "uint8 or uint16"),
+        (PIXELS.astype(">u2"), TABLE, TypeError, "byte order"),
+        (PIXELS.astype(np.float32), TABLE, TypeError, "uint8 or uint16"),
+        (PIXELS[None], TABLE, ValueError, "2 dimensions, not 3"),
+        (PIXELS.T, TABLE, ValueError, "C-contiguous"),
+        (PIXELS[:, ::2], TABLE, ValueError, "C-contiguous"),
+        (PIXELS, TABLE.astype(np.float64), TypeError, "float32"),
+        (PIXELS, TABLE[:4096], ValueError, "65536 entries, not 4096"),
+        (PIXELS, TABLE.reshape(256, 256), ValueError, "1 dimensions, not 2"),
+        (PIXELS.astype(np.uint8), TABLE, ValueError, "256 entries, not 65536"),
+        (PIXELS[:0], TABLE, ValueError, "rows and columns"),
+    ],
+)
+def test_arrays_of_the_wrong_kind_are_refused(pixels, table, error, message):
+    with pytest.raises(error, match=message):
+        _native.find_breast(pixels, table, 0.5)
+    with pytest.raises(error, match=message):
+        _native.resample(pixels, table, **WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"crop": (1, 0, 30, 20)}, "crop"),
+        ({"crop": (0, -1, 30, 20)}, "crop"),
+        ({"crop": (0, 0, 0, 20)}, "crop"),
+        ({"crop": (2**63 - 1, 0, 1, 20)}, "crop"),
+        ({"placed": (0, 0, 8, 9)}, "placed"),
+        ({"placed": (0, 8, 8, 1)}, "placed"),
+        ({"shape": (2**62, 2**62)}, "output height and width"),
+        ({"shape": (0, 8)}, "output height and width"),
+        ({"offset": (float("nan"), 0.0)}, "offsets"),
+        ({"offset": (0.0, 1.5)}, "offsets"),
+        ({"mask": np.ones((3, 2), dtype=bool), "block_side": 0}, "mask"),
+        ({"mask": np.ones((3, 3), dtype=bool), "block_side": 10}, "mask"),
+    ],
+)
+def test_rectangles_outside_their_image_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        _native.resample(PIXELS, TABLE, **(WHOLE | changed))
+
+
+def test_a_threshold_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="threshold"):
+        _native.find_breast(PIXELS, TABLE, float("nan"))
