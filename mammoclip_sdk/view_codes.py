@@ -1,0 +1,134 @@
+"""How DICOM names mammographic views: codes of CID 4014 and 4015, and the words vendors write.
+
+Everything a header may say is recognised, so that what is not a plain CC or MLO can be refused by
+name: an ML taken for an MLO, or a magnified detail taken for a breast, would be scored as one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+STANDARD = frozenset({"CC", "MLO"})
+
+PROJECTIONS: dict[str, tuple[str, str]] = {
+    # PS3.16 CID 4014: code meaning -> (SNOMED CT, retired SNOMED RT)
+    "CC": ("399162004", "R-10242"),
+    "MLO": ("399368009", "R-10226"),
+    "ML": ("399260004", "R-10224"),
+    "LM": ("399352003", "R-10228"),
+    "LMO": ("399099002", "R-10230"),
+    "FB": ("399196006", "R-10244"),
+    "SIO": ("399188001", "R-102D0"),
+    "ISO": ("441555000", "R-40AAA"),
+    "XCCL": ("399192008", "R-1024A"),
+    "XCCM": ("399101009", "R-1024B"),
+    "specimen": ("127457009", "G-8310"),
+}
+_DEPRECATED_PROJECTIONS = {"Y-X1770": "XCCL", "Y-X1771": "XCCM"}
+
+REFUSED_MODIFIERS: dict[str, tuple[str, str]] = {
+    # PS3.16 CID 4015: what no longer shows the breast as a screening view does
+    "spot compression": ("399055006", "R-102D7"),
+    "magnification": ("399163009", "R-102D6"),
+    "implant displaced": ("399209000", "R-102D5"),
+    "tangential": ("399110001", "R-102C2"),
+}
+DEMOTING_MODIFIERS: dict[str, tuple[str, str]] = {
+    # PS3.16 CID 4015: usable, but only where nothing plainer is there
+    "cleavage": ("399161006", "R-102D2"),
+    "axillary tail": ("399011000", "R-102D1"),
+    "rolled lateral": ("399197002", "R-102D3"),
+    "rolled medial": ("399226006", "R-102D4"),
+    "rolled inferior": ("414493004", "R-102CA"),
+    "rolled superior": ("415670009", "R-102C9"),
+    "nipple in profile": ("442581004", "R-40AB3"),
+    "anterior compression": ("441752004", ""),
+    "infra-mammary fold": ("442593008", "R-40ABE"),
+    "axillary tissue": ("442580003", "R-40AB2"),
+}
+_SUFFIXES = {
+    # ACR labels, appended to the view in View Position
+    "ID": "implant displaced",
+    "M": "magnification",
+    "S": "spot compression",
+    "SPT": "spot compression",
+    "SPOT": "spot compression",
+    "MAG": "magnification",
+    "TAN": "tangential",
+    "CV": "cleavage",
+    "AT": "axillary tail",
+    "RL": "rolled lateral",
+    "RM": "rolled medial",
+    "RI": "rolled inferior",
+    "RS": "rolled superior",
+    "NP": "nipple in profile",
+    "AC": "anterior compression",
+    "IMF": "infra-mammary fold",
+}
+_RETIRED_SCHEMES = frozenset({"SRT", "SNM3", "99SDM"})
+_SIDES = {"L": "L", "LEFT": "L", "LT": "L", "R": "R", "RIGHT": "R", "RT": "R"}
+_SUFFIX = "|".join(sorted(_SUFFIXES, key=len, reverse=True))
+_LABEL = re.compile(
+    r"(?P<side>L|R|LEFT|RIGHT)?"
+    r"(?P<projection>XCCL|XCCM|XCC|CC|MLO|LMO|ML|LM|FB|SIO|ISO)"
+    rf"(?P<suffixes>(?:{_SUFFIX})*)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a text says of a view; None where it says nothing or contradicts itself."""
+
+    side: str | None
+    projection: str | None
+    modifiers: frozenset[str]
+
+
+def projection_of_code(value: str, scheme: str) -> str | None:
+    """Return the view a code of CID 4014 stands for, or None for an unknown one."""
+    if scheme in _RETIRED_SCHEMES and value in _DEPRECATED_PROJECTIONS:
+        return _DEPRECATED_PROJECTIONS[value]
+    return _meaning(PROJECTIONS, value, scheme)
+
+
+def modifier_of_code(value: str, scheme: str) -> str | None:
+    """Return the view modifier a code of CID 4015 stands for, or None for an unknown one."""
+    return _meaning(REFUSED_MODIFIERS | DEMOTING_MODIFIERS, value, scheme)
+
+
+def read_label(text: str) -> Label:
+    """Read words such as ``R CC``, ``LMLO``, ``MLOID`` or ``TOMO R MAMMOGRAPHY,CC``."""
+    sides: set[str] = set()
+    projections: set[str] = set()
+    modifiers: set[str] = set()
+    words = re.findall(r"[A-Z]+", text.upper())
+    for word in words:
+        label = _LABEL.fullmatch(word)
+        if word in _SIDES:
+            sides.add(_SIDES[word])
+        elif label:
+            projections.add(label["projection"])
+            sides.update(_SIDES[side] for side in [label["side"]] if side)
+            modifiers.update(_suffixes(label["suffixes"]))
+    # A bare suffix means something only beside a view: "CC ID", but not the "M" of a name.
+    if projections:
+        modifiers.update(_SUFFIXES[word] for word in words if word in _SUFFIXES)
+    return Label(
+        side=sides.pop() if len(sides) == 1 else None,
+        projection=projections.pop() if len(projections) == 1 else None,
+        modifiers=frozenset(modifiers),
+    )
+
+
+def _suffixes(text: str) -> list[str]:
+    return [_SUFFIXES[part] for part in re.findall(_SUFFIX, text)]
+
+
+def _meaning(table: dict[str, tuple[str, str]], value: str, scheme: str) -> str | None:
+    for meaning, (clinical_terms, retired) in table.items():
+        if scheme == "SCT" and value == clinical_terms:
+            return meaning
+        if scheme in _RETIRED_SCHEMES and retired and value == retired:
+            return meaning
+    return None

@@ -1,0 +1,352 @@
+"""Which image is taken for which view, what is refused and why, and what the caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import exams
+import numpy as np
+import pytest
+from exams import PLAIN, VARIANTS, Variant, code
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from mammoclip_sdk.errors import (
+    AmbiguousViewError,
+    ExamError,
+    InputError,
+    MissingViewError,
+    MixedExamError,
+    NotDicomError,
+    PixelError,
+    UnsupportedImageError,
+)
+from mammoclip_sdk.exam import VIEWS, View
+from mammoclip_sdk.view_codes import projection_of_code, read_label
+from mammoclip_sdk.views import read_exam
+
+Change = Callable[[Dataset, View], None]
+
+
+def exam_of(change: Change | None = None) -> list[Dataset]:
+    variant = PLAIN if change is None else Variant(name="changed", header=change)
+    return [exams.dataset(view, variant) for view in VIEWS]
+
+
+def setting(**values: Any) -> Change:
+    def change(header: Dataset, view: View) -> None:
+        for keyword, value in values.items():
+            setattr(header, keyword, value)
+
+    return change
+
+
+def coded(value: str, scheme: str = "SCT", *modifiers: Dataset) -> Change:
+    def change(header: Dataset, view: View) -> None:
+        header.ViewCodeSequence = [code(value, scheme, *modifiers)]
+        del header.ViewPosition
+
+    return change
+
+
+def modified(value: str, scheme: str = "SCT") -> Change:
+    def change(header: Dataset, view: View) -> None:
+        header.ViewCodeSequence[0].ViewModifierCodeSequence = [code(value, scheme)]
+
+    return change
+
+
+def only(*changes: Change) -> Change:
+    """Take away every tag about side and view, then apply the changes."""
+
+    def change(header: Dataset, view: View) -> None:
+        del header.ImageLaterality, header.ViewPosition, header.ViewCodeSequence
+        for one in changes:
+            one(header, view)
+
+    return change
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_way_of_writing_an_exam_gives_its_four_views(
+    tmp_path: Path, variant: Variant
+) -> None:
+    exams.write_exam(tmp_path, variant)
+    exam = read_exam(tmp_path)
+    assert {view: image.name for view, image in exam.images.items()} == {
+        View.LCC: "IM1", View.RCC: "IM2", View.LMLO: "IM3", View.RMLO: "IM4"
+    }  # fmt: skip
+    assert [image.view for image in exam.images.values()] == list(VIEWS)
+    assert exam.notes == ()
+    assert exam.alternatives == ()
+
+
+REFUSED: list[tuple[str, Change]] = [
+    ("unsupported_intent", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2.1")),
+    ("unsupported_intent", setting(PresentationIntentType="FOR PROCESSING")),
+    ("tomosynthesis", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.13.1.3")),
+    ("tomosynthesis", setting(VolumetricProperties="VOLUME")),
+    ("tomosynthesis", setting(ConcatenationUID="1.2.3")),
+    ("tomosynthesis", setting(ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS"])),
+    ("secondary_capture", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")),
+    ("unsupported_sop_class", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.1")),
+    ("unsupported_sop_class", setting(SOPClassUID="1.2.3")),
+    ("unsupported_modality", setting(Modality="CR")),
+    ("multi_frame", setting(NumberOfFrames=2)),
+    ("not_greyscale", setting(SamplesPerPixel=3)),
+    ("quality_control", setting(QualityControlImage="YES")),
+    ("synthetic_2d", setting(SeriesDescription="L CC C-View")),
+    ("synthetic_2d", setting(ImageType=["DERIVED", "PRIMARY", "TOMO_2D"])),
+    ("magnification", setting(EstimatedRadiographicMagnificationFactor="1.8")),
+    ("both_breasts", setting(ImageLaterality="B")),
+    ("both_breasts", setting(ImageLaterality="BILATERAL")),
+    ("laterality_contradiction", lambda header, view: setattr(
+        header, "Laterality", {"L": "R", "R": "L"}[view.laterality])),
+    ("laterality_contradiction", only(
+        setting(ViewPosition="L CC", SeriesDescription="R CC"))),
+    ("view_contradiction", setting(ViewPosition="ML")),
+    ("unsupported_view", coded("399260004")),
+    ("unsupported_view", coded("R-10224", "SNM3")),
+    ("unsupported_view", coded("399352003")),
+    ("unsupported_view", coded("399099002")),
+    ("unsupported_view", coded("399196006")),
+    ("unsupported_view", coded("399192008")),
+    ("unsupported_view", coded("Y-X1770", "99SDM")),
+    ("unsupported_view", coded("127457009")),
+    ("unsupported_view", only(setting(ViewPosition="L ML"))),
+    ("unsupported_view", only(setting(ViewPosition="LMO"))),
+    ("spot_compression", modified("399055006")),
+    ("magnification", modified("R-102D6", "SRT")),
+    ("implant_displaced", modified("399209000")),
+    ("tangential", modified("399110001")),
+    ("spot_compression", setting(PaddleDescription="10CM SPOT CONTACT")),
+    ("implant_displaced", only(setting(ViewPosition="LCCID"))),
+    ("magnification", only(setting(ViewPosition="L CC M"))),
+    ("unknown_view", only()),
+    ("unknown_view", only(setting(ImageLaterality="L"))),
+    ("unknown_view", only(setting(SeriesDescription="CC and MLO of L and R"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "change"), REFUSED)
+def test_what_is_no_screening_view_is_refused_by_name(reason: str, change: Change) -> None:
+    with pytest.raises(UnsupportedImageError) as caught:
+        read_exam(exam_of(change))
+    assert caught.value.code == reason
+    assert caught.value.subject == "views[0]"
+
+
+def test_what_is_refused_in_a_folder_is_named_with_the_missing_view(tmp_path: Path) -> None:
+    exams.write_exam(tmp_path, PLAIN)
+    spot = exams.dataset(View.RMLO, Variant(name="spot", header=modified("399055006")))
+    spot.save_as(tmp_path / "IM4", enforce_file_format=True)
+    with pytest.raises(MissingViewError) as caught:
+        read_exam(tmp_path)
+    assert caught.value.subject == "RMLO"
+    assert caught.value.found == (
+        "LCC, RCC, LMLO; skipped IM4 (spot_compression: a spot compression view)"
+    )
+
+
+def test_a_folder_may_hold_other_files(tmp_path: Path) -> None:
+    exams.write_exam(tmp_path / "study" / "series", PLAIN)
+    (tmp_path / "README.txt").write_text("not an image")
+    exam = read_exam(str(tmp_path))
+    assert exam.images[View.RCC].name == "study/series/IM2"
+    assert exam.notes == ("skipped README.txt (not_dicom: no 'DICM' at byte 128)",)
+    with pytest.raises(NotDicomError):
+        read_exam([image.path for image in exam.images.values()] + [tmp_path / "README.txt"])
+
+
+def test_missing_views_are_all_listed() -> None:
+    with pytest.raises(MissingViewError) as caught:
+        read_exam(exam_of()[:1])
+    assert caught.value.subject == "RCC, LMLO, RMLO"
+    assert caught.value.found == "LCC"
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+@pytest.mark.parametrize("value", ["1.2.3.4", ""])
+def test_two_patients_or_studies_are_never_one_exam(keyword: str, value: str) -> None:
+    images = exam_of()
+    setattr(images[2], keyword, value)
+    for views in (images, dict(zip(VIEWS, images, strict=True))):
+        with pytest.raises(MixedExamError) as caught:
+            read_exam(views)
+        assert "CANARY" not in str(caught.value)
+        assert "1.2.3.4" not in str(caught.value)
+
+
+def repeat(**changes: Any) -> Dataset:
+    image = exams.dataset(View.LCC, PLAIN)
+    image.SOPInstanceUID = f"{exams.ROOT}.9"
+    for keyword, value in changes.items():
+        setattr(image, keyword, value)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "reason"),
+    [
+        ({"PartialView": "NO"}, {"PartialView": "YES"}, "it is not a plain view (partial view)"),
+        ({}, {"LossyImageCompression": "01"}, "it is lossy compressed"),
+        ({"AcquisitionTime": "110000"}, {}, "it was acquired earlier"),
+        ({"AcquisitionDateTime": "20260102101001.5"}, {}, "it was acquired earlier"),
+        ({"InstanceNumber": 7}, {}, "its Instance Number (0020,0013) is lower"),
+        ({}, {"SOPInstanceUID": f"{exams.ROOT}.0"},
+         "it comes first by SOP Instance UID (0008,0018)"),
+        ({}, {"PartialView": "YES", "AcquisitionTime": "235959"},
+         "it is not a plain view (partial view)"),
+        ({}, {"LossyImageCompression": "01", "AcquisitionTime": "235959"},
+         "it is lossy compressed"),
+    ],
+)  # fmt: skip
+def test_repeats_are_ranked_and_the_others_listed(
+    better: dict[str, Any], worse: dict[str, Any], reason: str
+) -> None:
+    chosen, other = repeat(**better), repeat(**{"SOPInstanceUID": f"{exams.ROOT}.1", **worse})
+    for candidates in ([chosen, other], [other, chosen]):
+        exam = read_exam([*candidates, *exam_of()[1:]])
+        assert exam.images[View.LCC].dataset is chosen
+        [alternative] = exam.alternatives
+        assert alternative.view == View.LCC
+        assert alternative.name == f"views[{candidates.index(other)}]"
+        assert alternative.reason == reason
+        with pytest.raises(AmbiguousViewError, match=r"LCC: found 2 images"):
+            read_exam([*candidates, *exam_of()[1:]], strict=True)
+
+
+def test_a_modified_view_is_taken_only_where_no_plain_one_is() -> None:
+    rolled = repeat(AcquisitionTime="235959")
+    modified("399197002")(rolled, View.LCC)
+    exam = read_exam([rolled, *exam_of()])
+    assert exam.images[View.LCC].name == "views[1]"
+    assert exam.alternatives[0].reason == "it is not a plain view (rolled lateral)"
+    assert read_exam([rolled, *exam_of()[1:]]).images[View.LCC].name == "views[0]"
+
+
+def test_the_same_instance_twice_is_no_choice() -> None:
+    exam = read_exam([*exam_of(), exams.dataset(View.LCC, PLAIN)], strict=True)
+    assert exam.images[View.LCC].name == "views[0]"
+    assert exam.notes == ("skipped views[4] (the same SOP Instance UID as another file)",)
+
+
+def test_text_that_names_the_other_side_is_noted_and_does_not_win() -> None:
+    images = exam_of()
+    images[0].SeriesDescription = "R CC"
+    exam = read_exam(images)
+    assert exam.images[View.LCC].name == "views[0]"
+    assert exam.notes == ("views[0]: Series Description (0008,103E) names the other side",)
+
+
+def test_an_unknown_view_code_is_noted_and_the_view_position_taken() -> None:
+    images = exam_of()
+    images[1].ViewCodeSequence = [code("LOCAL1", "99LOCAL")]
+    assert read_exam(images).notes == (
+        "views[1]: View Code Sequence (0054,0220) holds an unknown code",
+    )
+
+
+def test_a_mapping_must_agree_with_the_headers(tmp_path: Path) -> None:
+    paths = dict(zip(VIEWS, exams.write_exam(tmp_path, PLAIN), strict=True))
+    named = read_exam({view.value: path for view, path in paths.items()})
+    assert {view: image.path for view, image in named.images.items()} == paths
+    paths[View.LCC], paths[View.RCC] = paths[View.RCC], paths[View.LCC]
+    with pytest.raises(ExamError) as caught:
+        read_exam(paths)
+    assert caught.value.code == "view_mismatch"
+    assert caught.value.found == "IM2, whose header says RCC"
+
+
+def test_a_mapping_speaks_for_headers_that_say_nothing() -> None:
+    images = exam_of(only())
+    exam = read_exam(dict(zip(VIEWS, images, strict=True)))
+    assert exam.images[View.RMLO].dataset is images[3]
+    assert exam.notes[3] == "views[RMLO]: taken as RMLO on the caller's word"
+
+
+def test_a_mapping_may_not_contradict_half_a_header() -> None:
+    images = exam_of(only(setting(ImageLaterality="L")))
+    with pytest.raises(ExamError) as caught:
+        read_exam(dict(zip(VIEWS, images, strict=True)))
+    assert caught.value.code == "view_mismatch"
+
+
+def test_one_image_under_two_views_is_refused() -> None:
+    images = dict(zip(VIEWS, exam_of(only()), strict=True))
+    images[View.RCC] = images[View.LCC]
+    with pytest.raises(ExamError) as caught:
+        read_exam(images)
+    assert caught.value.code == "same_image_twice"
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((99, 99)), "array_dtype"),
+        (np.zeros((99, 99), np.int16), "array_dtype"),
+        (np.zeros((99, 99, 3), np.uint8), "array_shape"),
+        (np.full((99, 99), 2**14 - 1, np.uint16), "array_range"),
+    ],
+)
+def test_arrays_with_more_than_one_meaning_are_refused(array: Any, reason: str) -> None:
+    good = np.full((99, 99), 2**14, np.uint16)
+    assert read_exam(dict.fromkeys(VIEWS, good)).images[View.RCC].array is good
+    with pytest.raises(PixelError) as caught:
+        read_exam({**dict.fromkeys(VIEWS, good), View.RCC: array})
+    assert caught.value.code == reason
+    assert caught.value.subject == "views[RCC]"
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("views", "reason"),
+    [
+        (7, "exam"),
+        (b"folder", "exam"),
+        (np.zeros((4, 9, 9)), "exam"),
+        ([np.zeros((9, 9))], "exam"),
+        ("no/such/folder", "not_a_folder"),
+        (__file__, "not_a_folder"),
+        ({"LLC": "x"}, "unknown_view_key"),
+        ({}, "missing_view"),
+        ([], "missing_view"),
+    ],
+)
+def test_anything_else_is_refused_with_a_reason(views: Any, reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_exam(views)
+    assert caught.value.code == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "projection"),
+    [
+        ("R CC", "R", "CC"),
+        ("LMLO", "L", "MLO"),
+        ("lmo", None, "LMO"),
+        ("LM", None, "LM"),
+        ("LML", "L", "ML"),
+        ("RIGHT", "R", None),
+        ("TOMO R MAMMOGRAPHY,CC", "R", "CC"),
+        ("RXCCL", "R", "XCCL"),
+        ("SUCCESS", None, None),
+        ("R L CC", None, "CC"),
+        ("CC MLO", None, None),
+        ("", None, None),
+    ],
+)
+def test_labels(text: str, side: str | None, projection: str | None) -> None:
+    label = read_label(text)
+    assert (label.side, label.projection) == (side, projection)
+
+
+def test_view_codes_agree_with_pydicoms_copy_of_cid_4014() -> None:
+    recognised = [
+        projection_of_code(getattr(codes.cid4014, word).value, "SCT")
+        for word in codes.cid4014.dir()
+    ]
+    assert None not in recognised
+    assert recognised.count("CC") == recognised.count("MLO") == 1
