@@ -1,0 +1,39 @@
+"""Four mammography views in, a probability of malignancy out, without torch.
+
+The names load on first use, so that asking the command line for help does not wait for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mammoclip_sdk import errors
+    from mammoclip_sdk.exam import View
+    from mammoclip_sdk.prediction import Prediction
+    from mammoclip_sdk.predictor import Predictor, predict
+
+__all__ = ["Prediction", "Predictor", "View", "__version__", "errors", "predict"]
+
+__version__ = importlib.metadata.version("mammoclip-sdk")
+
+_HOMES = {
+    "Prediction": "prediction",
+    "Predictor": "predictor",
+    "View": "exam",
+    "predict": "predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("mammoclip_sdk.errors")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"mammoclip_sdk.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,93 @@
+"""What comes out: the answer for one exam, with its evidence and its provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammoclip_sdk import strict_json
+from mammoclip_sdk.bundle import Manifest
+from mammoclip_sdk.exam import Alternative, View, ViewGeometry
+from mammoclip_sdk.golden import GoldenResult
+from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.scoring import FindingScore
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRecord:
+    """Which image was taken for a view, and what was done to it."""
+
+    view: View
+    name: str
+    """What messages call the image: its file's name, or its place in the caller's argument."""
+    sop_instance_uid: str | None
+    transfer_syntax: str
+    """UID the pixels were encoded in; ``array`` for pixels handed over as an array."""
+    pixel_sha256: str
+    """Of the decoded stored values: the same for every lossless encoding of one image."""
+    geometry: ViewGeometry
+    alternatives: tuple[Alternative, ...]
+    """Other images that could have filled the view, and why they were not taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What computed the answer."""
+
+    bundle: str
+    bundle_version: str
+    bundle_sha256: str
+    intended_use: str
+    not_for_clinical_use: bool
+    device_asked: str
+    device: str
+    """What ran; differs from what was asked for when that was ``auto``, and only then."""
+    runtime: str
+    precision: str
+    preprocessing_version: int
+    sdk_version: str
+    golden: GoldenResult
+    """How closely this session reproduced the bundle's golden exams when it was opened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer for one exam."""
+
+    status: Literal["scored", "abstained"]
+    """``abstained``: a reason blocks the exam and there are no findings. It is not a negative."""
+    findings: tuple[FindingScore, ...]
+    reasons: tuple[Reason, ...]
+    views: tuple[ViewRecord, ...]
+    """In the order of `exam.VIEWS`."""
+    notes: tuple[str, ...]
+    """Disagreements between tags that did not matter for the choice of views."""
+    provenance: Provenance
+    timing: Mapping[str, float]
+    """Milliseconds per stage and in total. From `Predictor.predict_many`, ``inference`` is the
+    time of the whole batch that the exam was part of."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as plain dicts, lists, strings, numbers and None."""
+        plain: dict[str, Any] = strict_json.to_plain(self)
+        return plain
+
+    def to_json(self) -> str:
+        """Return the prediction as indented JSON, without NaN or infinity."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """A prediction, with what a report shows beside it."""
+
+    prediction: Prediction
+    pictures: Mapping[View, NDArray[np.uint8]]
+    """Each whole view as its header wants it shown, neither cropped nor mirrored: (rows,
+    columns), 0 to 255."""
+    manifest: Manifest

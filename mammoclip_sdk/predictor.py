@@ -1,0 +1,366 @@
+"""The stages in a row: views -> exam -> pixels -> tensor -> embedding -> findings.
+
+This is the only file that sees them all. A `Predictor` holds a bundle and an open session, does
+not change, and may be shared between threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammoclip_sdk import pixels, quality, tensor
+from mammoclip_sdk.bundle import Bundle, read_bundle
+from mammoclip_sdk.errors import MammoClipError
+from mammoclip_sdk.exam import VIEWS, Exam, ModelInput, StoredImage, View
+from mammoclip_sdk.golden import require_golden
+from mammoclip_sdk.prediction import Examination, Prediction, Provenance, ViewRecord
+from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.scoring import score
+from mammoclip_sdk.sessions import Session, open_session
+from mammoclip_sdk.views import ViewSource, read_exam
+
+DEMO_BUNDLE = Path(__file__).parent / "demo" / "bundle"
+DEMO_EXAM = Path(__file__).parent / "demo" / "exam"
+PICTURE_HEIGHT = 720
+"""Rows of the pictures in an `Examination`: a view fills half of a screen or printed page."""
+
+_Outcome: TypeAlias = Prediction | MammoClipError
+
+
+class Predictor:
+    """A bundle in an open session: the object to make once and to ask often.
+
+    Parameters
+    ----------
+    bundle
+        A folder, a zip of one, or a bundle that was read; None is the demo bundle, which knows
+        phantoms only.
+    device
+        ``auto``, ``tensorrt``, ``cuda``, ``openvino`` or ``cpu``. Only ``auto`` may choose.
+    threads
+        Most threads that one CPU run may use; None leaves it to the runtime.
+    session
+        Runs the graph in place of a session on ``device``, such as a runtime of the caller's.
+
+    Raises
+    ------
+    BundleError
+        The bundle cannot be used.
+    DeviceError
+        The device cannot be used, or does not reproduce the bundle's golden exams.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path | None = None,
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        session: Session | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle or DEMO_BUNDLE)
+        self._session = session or open_session(self.bundle, device, threads=threads)
+        manifest = self.bundle.manifest
+        self.provenance = Provenance(
+            bundle=manifest.name,
+            bundle_version=manifest.version,
+            bundle_sha256=self.bundle.sha256,
+            intended_use=manifest.intended_use,
+            not_for_clinical_use=manifest.not_for_clinical_use,
+            device_asked=device,
+            device=self._session.device,
+            runtime=self._session.runtime,
+            precision=self._session.precision,
+            preprocessing_version=manifest.preprocessing.version,
+            sdk_version=importlib.metadata.version("mammoclip-sdk"),
+            golden=require_golden(self.bundle, self._session),
+        )
+
+    def predict(self, views: ViewSource, *, strict: bool = False) -> Prediction:
+        """Score one exam.
+
+        Parameters
+        ----------
+        views
+            A folder, a list of paths, a list of `pydicom.Dataset`, or a mapping from view name
+            to path, Dataset or 2-D array.
+        strict
+            Raise where several images claim one view, instead of choosing.
+
+        Raises
+        ------
+        InputError
+            The views cannot be read, or do not make up one exam.
+        InferenceError
+            The runtime failed.
+        """
+        (prediction,) = self._answer([self._prepare(views, strict=strict)])
+        return prediction
+
+    def examine(self, views: ViewSource, *, strict: bool = False) -> Examination:
+        """Score one exam as `predict` does, and keep pictures of its views for a report."""
+        prepared = self._prepare(views, strict=strict, pictures=True)
+        (prediction,) = self._answer([prepared])
+        return Examination(
+            prediction=prediction, pictures=prepared.pictures, manifest=self.bundle.manifest
+        )
+
+    @overload
+    def predict_many(
+        self,
+        exams: Iterable[ViewSource],
+        batch_size: int = ...,
+        *,
+        strict: bool = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_many(
+        self,
+        exams: Iterable[ViewSource],
+        batch_size: int = ...,
+        *,
+        strict: bool = ...,
+        on_error: Literal["return"],
+    ) -> Iterator[_Outcome]: ...
+
+    def predict_many(
+        self,
+        exams: Iterable[ViewSource],
+        batch_size: int = 8,
+        *,
+        strict: bool = False,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Prediction] | Iterator[_Outcome]:
+        """Score exams in batches; the next batch is decoded while this one is in the runtime.
+
+        Parameters
+        ----------
+        exams
+            As for `predict`, each; taken one batch ahead of what was yielded.
+        batch_size
+            Exams per run of the graph, 1 or more.
+        on_error
+            ``raise`` raises an exam's error when its turn comes. ``return`` yields the error in
+            the exam's place and goes on; only a `MammoClipError` is ever yielded.
+
+        Yields
+        ------
+        Prediction or MammoClipError
+            In the order of ``exams``.
+        """
+        if batch_size < 1 or on_error not in ("raise", "return"):
+            raise ValueError("batch_size is 1 or more, on_error is 'raise' or 'return'")
+        return self._stream(iter(exams), batch_size, strict=strict, on_error=on_error)
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepare(self, views: ViewSource, *, strict: bool, pictures: bool = False) -> _Prepared:
+        """Take an exam through every stage before the graph."""
+        preprocessing = self.bundle.manifest.preprocessing
+        timing: dict[str, float] = {}
+        with _stage(timing, "read"):
+            exam = read_exam(views, strict=strict)
+        with _stage(timing, "decode"):
+            images = _decode(exam)
+        with _stage(timing, "tensor"):
+            model_input = tensor.build(images, preprocessing)
+        with _stage(timing, "quality"):
+            reasons = quality.assess(images, model_input)
+        return _Prepared(
+            tensors=model_input.tensors,
+            records=_records(exam, images, model_input),
+            notes=exam.notes,
+            reasons=reasons,
+            pictures={
+                view: tensor.display(image, preprocessing, height=PICTURE_HEIGHT)
+                for view, image in images.items()
+                if pictures
+            },
+            timing=timing,
+        )
+
+    def _answer(self, batch: list[_Prepared]) -> list[Prediction]:
+        """Run the graph once for all exams that nothing blocks, and score them."""
+        timing: dict[str, float] = {}
+        scorable = [prepared for prepared in batch if not prepared.blocked]
+        embeddings: Iterator[NDArray[np.float32]] = iter(())
+        if scorable:
+            with _stage(timing, "inference"):
+                embeddings = iter(self._session.run(_stacked(scorable)))
+        return [
+            self._blocked(prepared)
+            if prepared.blocked
+            else self._scored(prepared, next(embeddings), timing)
+            for prepared in batch
+        ]
+
+    def _blocked(self, prepared: _Prepared) -> Prediction:
+        return Prediction(
+            status="abstained",
+            findings=(),
+            reasons=prepared.reasons,
+            views=prepared.records,
+            notes=prepared.notes,
+            provenance=self.provenance,
+            timing=_with_total(prepared.timing),
+        )
+
+    def _scored(
+        self, prepared: _Prepared, embedding: NDArray[np.float32], timing: Mapping[str, float]
+    ) -> Prediction:
+        own = {**prepared.timing, **timing}
+        with _stage(own, "scoring"):
+            findings = score(embedding, self.bundle.manifest.findings)
+        return Prediction(
+            status="scored",
+            findings=findings,
+            reasons=prepared.reasons,
+            views=prepared.records,
+            notes=prepared.notes,
+            provenance=self.provenance,
+            timing=_with_total(own),
+        )
+
+    def _stream(
+        self, exams: Iterator[ViewSource], batch_size: int, *, strict: bool, on_error: str
+    ) -> Iterator[_Outcome]:
+        workers = min(batch_size, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers, thread_name_prefix="mammoclip") as pool:
+
+            def submit() -> list[Future[_Prepared]]:
+                ahead = itertools.islice(exams, batch_size)
+                return [pool.submit(self._prepare, views, strict=strict) for views in ahead]
+
+            following = submit()
+            try:
+                while following:
+                    batch = [_settled(future) for future in following]
+                    following = submit()
+                    for outcome in self._outcomes(batch):
+                        if isinstance(outcome, MammoClipError) and on_error == "raise":
+                            raise outcome
+                        yield outcome
+            finally:  # the caller may stop at any yield
+                for future in following:
+                    future.cancel()
+
+    def _outcomes(self, batch: list[_Prepared | MammoClipError]) -> Iterator[_Outcome]:
+        prepared = [item for item in batch if isinstance(item, _Prepared)]
+        try:
+            answers: Iterator[_Outcome] = iter(self._answer(prepared))
+        except MammoClipError as error:  # of the whole batch
+            answers = itertools.repeat(error)
+        for item in batch:
+            yield next(answers) if isinstance(item, _Prepared) else item
+
+
+def predict(views: ViewSource, *, device: str = "auto", strict: bool = False) -> Prediction:
+    """Score one exam with the demo bundle, which knows phantoms only; see `Predictor.predict`.
+
+    The predictor is made by the first call and kept, one for each device.
+    """
+    with _MAKING:
+        predictor = _demo_predictor(device)
+    return predictor.predict(views, strict=strict)
+
+
+_MAKING = threading.Lock()
+
+
+@functools.cache
+def _demo_predictor(device: str) -> Predictor:
+    return Predictor(device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """An exam that has passed every stage before the graph."""
+
+    tensors: Mapping[str, NDArray[np.float32]]
+    records: tuple[ViewRecord, ...]
+    notes: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    pictures: Mapping[View, NDArray[np.uint8]]
+    timing: Mapping[str, float]
+
+    @property
+    def blocked(self) -> bool:
+        return any(reason.severity == "block" for reason in self.reasons)
+
+
+def _decode(exam: Exam) -> dict[View, StoredImage]:
+    with ThreadPoolExecutor(len(VIEWS)) as pool:
+        decoded = list(pool.map(pixels.decode, (exam.images[view] for view in VIEWS)))
+    return dict(zip(VIEWS, decoded, strict=True))
+
+
+def _records(
+    exam: Exam, images: Mapping[View, StoredImage], model_input: ModelInput
+) -> tuple[ViewRecord, ...]:
+    return tuple(
+        ViewRecord(
+            view=view,
+            name=images[view].name,
+            sop_instance_uid=exam.images[view].sop_instance_uid,
+            transfer_syntax=images[view].transfer_syntax,
+            pixel_sha256=images[view].sha256,
+            geometry=model_input.geometry[view],
+            alternatives=tuple(other for other in exam.alternatives if other.view is view),
+        )
+        for view in VIEWS
+    )
+
+
+def _stacked(batch: list[_Prepared]) -> dict[str, NDArray[np.float32]]:
+    return {
+        name: np.concatenate([prepared.tensors[name] for prepared in batch])
+        for name in batch[0].tensors
+    }
+
+
+def _settled(future: Future[_Prepared]) -> _Prepared | MammoClipError:
+    try:
+        return future.result()
+    except MammoClipError as error:
+        return error
+
+
+def _with_total(timing: Mapping[str, float]) -> dict[str, float]:
+    return {**timing, "total": sum(timing.values())}
+
+
+@contextmanager
+def _stage(timing: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timing[name] = (time.perf_counter() - start) * 1e3

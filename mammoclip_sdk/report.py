@@ -1,0 +1,283 @@
+"""An `Examination` -> one HTML page that stands alone: for a screen, a printer, a mailbox.
+
+No scripts and nothing fetched (the page's own policy forbids both); pictures are data URIs, and
+every text is escaped, for names of files and findings come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.uid import UID
+
+from mammoclip_sdk.bundle import Finding, Measurement, OperatingPoint
+from mammoclip_sdk.errors import MammoClipError
+from mammoclip_sdk.exam import View, ViewGeometry
+from mammoclip_sdk.prediction import Examination, Prediction, Provenance, ViewRecord
+from mammoclip_sdk.scoring import FindingScore
+
+HANGING = (View.RCC, View.LCC, View.RMLO, View.LMLO)
+"""Row by row as radiologists hang them: right breast at the left, chest walls in the middle."""
+
+
+def write_report(examination: Examination, path: str | Path) -> None:
+    """Write the page; a page that was there is replaced only by a whole one.
+
+    Raises
+    ------
+    MammoClipError
+        The file cannot be written; nothing half-written stays.
+    """
+    path = Path(path).resolve()
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(to_html(examination))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise MammoClipError(
+            str(path),
+            found=f"a place that cannot be written ({error.strerror})",
+            expected="a file name in a folder that exists",
+            remedy="Choose another place for the report.",
+            code="report",
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def to_html(examination: Examination) -> str:
+    """Return the page as HTML5 text."""
+    prediction, manifest = examination.prediction, examination.manifest
+    provenance = prediction.provenance
+    body = "".join(
+        (
+            _use(provenance),
+            _answer(prediction, manifest.findings),
+            _pictures(examination),
+            _what_was_read(prediction),
+            _what_ran(prediction),
+            _what_is_known(manifest.measurements),
+        )
+    )
+    title = f"Four-view mammography report, {provenance.bundle}"
+    return _PAGE.format(title=escape(title), style=_STYLE, body=body)
+
+
+def _use(provenance: Provenance) -> str:
+    warning = "<strong>Not for clinical use.</strong> " if provenance.not_for_clinical_use else ""
+    return f'<p class="use" role="note">{warning}{escape(provenance.intended_use)}</p>'
+
+
+def _answer(prediction: Prediction, findings: Iterable[Finding]) -> str:
+    blocks = [reason for reason in prediction.reasons if reason.severity == "block"]
+    warnings = [reason for reason in prediction.reasons if reason.severity != "block"]
+    questions = {finding.name: finding for finding in findings}
+    parts = [_finding(score, questions[score.name]) for score in prediction.findings]
+    if prediction.status == "abstained":
+        parts.append(
+            "<h1>Not scored</h1><p>This exam was not analysed, and there is no probability. "
+            "That is not a negative result.</p>"
+        )
+    parts += [f"<p><b>{escape(r.code)}</b> {escape(r.message)}</p>" for r in blocks]
+    parts += [f"<p><b>Caution, {escape(r.code)}</b> {escape(r.message)}</p>" for r in warnings]
+    return f'<section class="answer">{"".join(parts)}</section>'
+
+
+def _finding(score: FindingScore, finding: Finding) -> str:
+    kind = "calibrated probability" if score.calibrated else "uncalibrated score"
+    points = "".join(
+        _operating_point(point, met=point.name in score.operating_points_met)
+        for point in finding.operating_points
+    )
+    return (
+        f"<h1>{escape(score.name)}</h1>"
+        f'<p class="number">{score.probability:.3f}</p>'
+        f"<p>{kind}, 0 to 1 &middot; logit {score.logit:+.2f}</p>"
+        f'<div class="scale" aria-hidden="true"><i style="left:{score.probability:.2%}"></i></div>'
+        + (f"<ul>{points}</ul>" if points else "<p>This bundle sets no operating point.</p>")
+        + f"<p>Compared with the prompts &ldquo;{escape(finding.positive_prompt)}&rdquo; "
+        f"and &ldquo;{escape(finding.negative_prompt)}&rdquo;.</p>"
+    )
+
+
+def _operating_point(point: OperatingPoint, *, met: bool) -> str:
+    state = "reached" if met else "not reached"
+    return (
+        f"<li><b>{escape(point.name)}</b>: threshold {point.threshold:.3f} {state}"
+        f" (sensitivity {point.sensitivity.estimate:.2f},"
+        f" specificity {point.specificity.estimate:.2f})</li>"
+    )
+
+
+def _pictures(examination: Examination) -> str:
+    geometry = {record.view: record.geometry for record in examination.prediction.views}
+    figures = "".join(_figure(view, examination.pictures[view], geometry[view]) for view in HANGING)
+    return (
+        f'<section class="views" aria-label="The four views">{figures}</section>'
+        '<p class="caption">Right breast at the left, as hung for reading. '
+        "The frame is what the model saw.</p>"
+    )
+
+
+def _figure(view: View, picture: NDArray[np.uint8], geometry: ViewGeometry) -> str:
+    """Draw a view with its chest wall towards the middle of the page, and the crop's frame."""
+    chest_wall_right = view.laterality == "R"
+    flipped = geometry.mirrored is not chest_wall_right  # mirrored: the source's wall is right
+    shown = picture[:, ::-1] if flipped else picture
+    png = base64.b64encode(imagecodecs.png_encode(np.ascontiguousarray(shown))).decode()
+    rows, columns = geometry.source_shape
+    top, left, height, width = geometry.crop
+    if flipped:
+        left = columns - left - width
+    note = " (turned left to right for hanging)" if flipped else ""
+    side = "xMaxYMid" if chest_wall_right else "xMinYMid"
+    return (
+        f'<figure class="{view.laterality}"><svg viewBox="0 0 {columns} {rows}" '
+        f'preserveAspectRatio="{side}" role="img" aria-label="{view}">'
+        f'<image href="data:image/png;base64,{png}" width="{columns}" height="{rows}" '
+        'preserveAspectRatio="none"/>'
+        f'<rect x="{left}" y="{top}" width="{width}" height="{height}"/></svg>'
+        f"<figcaption>{view}{note}</figcaption></figure>"
+    )
+
+
+def _what_was_read(prediction: Prediction) -> str:
+    rows = "".join(_record(record) for record in prediction.views)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in prediction.notes)
+    return (
+        "<h2>What was read</h2><table><thead><tr><th>View</th><th>Image</th><th>Pixels</th>"
+        "<th>SHA-256 of the pixels</th><th>Also claimed the view</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>" + (f"<ul>{notes}</ul>" if notes else "")
+    )
+
+
+def _record(record: ViewRecord) -> str:
+    others = "<br>".join(
+        f"{escape(other.name)}: {escape(other.reason)}" for other in record.alternatives
+    )
+    rows, columns = record.geometry.source_shape
+    return (
+        f"<tr><th>{record.view}</th><td>{escape(record.name)}</td>"
+        f"<td>{rows} &times; {columns}<br>{escape(UID(record.transfer_syntax).name)}</td>"
+        f"<td><code>{record.pixel_sha256[:16]}</code></td><td>{others or 'none'}</td></tr>"
+    )
+
+
+def _what_ran(prediction: Prediction) -> str:
+    ran = prediction.provenance
+    golden = ran.golden
+    asked = "" if ran.device == ran.device_asked else f" (asked for: {ran.device_asked})"
+    stages = ", ".join(
+        f"{name} {ms:.1f} ms" for name, ms in prediction.timing.items() if name != "total"
+    )
+    facts = {
+        "Bundle": f"{ran.bundle} {ran.bundle_version}",
+        "SHA-256": ran.bundle_sha256,
+        "Device": f"{ran.device}{asked}",
+        "Runtime": f"{ran.runtime}, {ran.precision}",
+        "Self-test": f"{golden.exams} golden exams, worst logit difference "
+        f"{golden.worst_difference:.2g} (at most {golden.tolerance:.2g})",
+        "Software": f"mammoclip-sdk {ran.sdk_version}, preprocessing {ran.preprocessing_version}",
+        "Time": f"{prediction.timing['total']:.0f} ms: {stages}",
+    }
+    return f"<h2>What ran</h2><table><tbody>{_fact_rows(facts)}</tbody></table>"
+
+
+def _what_is_known(measurements: Iterable[Measurement]) -> str:
+    facts = {f"{m.name}, {m.finding}": _measured(m) for m in measurements}
+    table = f"<table><tbody>{_fact_rows(facts)}</tbody></table>"
+    return f"<h2>What is known of it</h2>{table}" if facts else ""
+
+
+def _measured(measurement: Measurement) -> str:
+    value = measurement.value
+    return (
+        f"{value.estimate:.3f} ({value.level:.0%} interval {value.lower:.3f} to {value.upper:.3f}, "
+        f"{value.method}) on {measurement.exams} exams: {measurement.data}"
+    )
+
+
+def _fact_rows(facts: dict[str, str]) -> str:
+    return "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items()
+    )
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body><main>{body}</main></body>
+</html>
+"""
+
+_STYLE = """
+:root { --ink: #1c1c1e; --soft: #63636b; --line: #d9d9de; --ground: #fbfbfa; --mark: #9a5b00;
+  --note: #fff4dc }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e8; --soft: #9c9ca4; --line: #3a3a3f; --ground: #141416; --mark: #f0b45b;
+    --note: #33270f } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--ground); color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif }
+main { max-width: 56rem; margin: 0 auto; padding: 2rem 1.25rem 4rem }
+p { margin: .35rem 0 }
+.use { padding: .7rem 1rem; background: var(--note); border-left: 4px solid var(--mark) }
+h1 { margin: 1.8rem 0 0; font-size: 1.15rem; font-weight: 600 }
+h1::first-letter { text-transform: uppercase }
+h2 { margin: 2.4rem 0 .4rem; font-size: 1rem; font-weight: 600 }
+.number { margin: 0; font-size: 3.4rem; line-height: 1.1; font-weight: 300;
+  font-variant-numeric: tabular-nums }
+.answer p { color: var(--soft) }
+.answer .number, .answer b { color: var(--ink) }
+.scale { position: relative; height: 6px; max-width: 24rem; margin: .8rem 0; border-radius: 3px;
+  background: var(--line) }
+.scale i { position: absolute; top: -4px; width: 2px; height: 14px; background: var(--ink) }
+ul { margin: .4rem 0; padding-left: 1.1rem }
+.views { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; margin-top: 2rem;
+  background: #000; padding: 3px; break-inside: avoid }
+figure { position: relative; margin: 0; height: 21rem; background: #000 }
+figure svg { display: block; height: 100%; max-width: 100% }
+figure.R svg { margin-left: auto }
+rect { fill: none; stroke: #7fb2e5; stroke-width: 1.25px; vector-effect: non-scaling-stroke;
+  stroke-dasharray: 5 4 }
+figcaption { position: absolute; bottom: .4rem; color: #d8d8dc; font-size: .8rem;
+  letter-spacing: .04em }
+figure.R figcaption { left: .6rem }
+figure.L figcaption { right: .6rem }
+.caption { color: var(--soft); font-size: .85rem }
+table { width: 100%; border-collapse: collapse; font-size: .87rem }
+th, td { padding: .35rem .8rem .35rem 0; text-align: left; vertical-align: top;
+  border-top: 1px solid var(--line); overflow-wrap: break-word }
+th { font-weight: 500; color: var(--soft) }
+tbody th { white-space: nowrap }
+code { font-size: .82rem }
+@media screen and (max-width: 40rem) { table { display: block; overflow-x: auto } }
+@media print {
+  body { background: none; font-size: 10pt }
+  main { max-width: none; padding: 0 }
+  .views, figure, .use { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  figure { height: 8.2cm }
+  h2 { break-after: avoid } tr { break-inside: avoid } }
+"""

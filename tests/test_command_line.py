@@ -1,0 +1,322 @@
+"""The command: what it prints, what it exits with, and that bad input is told and not thrown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import exams
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+import mammoclip_sdk
+from mammoclip_sdk import predictor
+from mammoclip_sdk.__main__ import app
+from mammoclip_sdk.exam import VIEWS
+
+COMMAND = [sys.executable, "-m", "mammoclip_sdk"]
+REAL_EXAM = Path(__file__).parents[2] / "shared" / "exams" / "real"
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> Path:
+    exams.write_exam(tmp_path / "exam", exams.PLAIN)
+    return tmp_path / "exam"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, error: str, *words: object) -> None:
+    """The exit code and the message of a refusal; a traceback would be another exception."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{error}: ")
+    for word in ("; expected ", *map(str, words)):
+        assert word in result.stderr
+    assert "Traceback" not in result.stderr
+    assert exams.CANARY not in result.output
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_a_scored_exam_in_words(tiny_bundle: Path, exam: Path) -> None:
+    result = run("predict", exam, "--bundle", tiny_bundle, "--device", "cpu")
+    assert (result.exit_code, result.stderr) == (0, "")
+    probability = predictor.Predictor(tiny_bundle, "cpu").predict(exam).findings[0].probability
+    assert result.stdout.startswith(f"malignancy  {probability:.3f}  (uncalibrated)\n")
+    for words in (
+        "reaches always",
+        "RMLO  IM4",
+        "tiny 1.2.3, onnxruntime",
+        "Not for clinical use.",
+    ):
+        assert words in result.stdout
+
+
+def test_a_scored_exam_as_json_and_its_report(
+    tiny_bundle: Path, exam: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    files = sorted(exam.iterdir(), reverse=True)
+    result = run("predict", *files, "--bundle", tiny_bundle, "--json", "--report", page)
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["status"] == "scored"
+    assert [record["view"] for record in found["views"]] == [str(view) for view in VIEWS]
+    assert f"{found['findings'][0]['probability']:.3f}" in page.read_text("utf-8")
+
+
+def test_an_exam_that_is_not_scored_exits_with_three(tiny_bundle: Path, exam: Path) -> None:
+    twin = exams.dataset(VIEWS[1], exams.PLAIN)
+    twin.PixelData = exams.dataset(VIEWS[3], exams.PLAIN).PixelData
+    twin.save_as(exam / "IM2", enforce_file_format=True)
+    result = run("predict", exam, "--bundle", tiny_bundle)
+    assert result.exit_code == 3
+    assert result.stdout.startswith("Not scored. This is not a negative result.\n  G04 ")
+    plain = run("predict", exam, "--bundle", tiny_bundle, "--json")
+    assert plain.exit_code == 3
+    assert json.loads(plain.stdout)["status"] == "abstained"
+
+
+def without_a_view(exam: Path) -> None:
+    (exam / "IM3").unlink()
+
+
+def with_text_for_a_view(exam: Path) -> None:
+    (exam / "IM3").write_text("This is a letter, and longer than the 132 bytes before DICM." * 5)
+
+
+def with_a_ct_for_a_view(exam: Path) -> None:
+    other = exams.dataset(VIEWS[2], exams.PLAIN)
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    other.Modality = "CT"
+    other.save_as(exam / "IM3", enforce_file_format=True)
+
+
+def with_a_truncated_view(exam: Path) -> None:
+    whole = (exam / "IM3").read_bytes()
+    (exam / "IM3").write_bytes(whole[: len(whole) - 3000])
+
+
+def with_another_patient(exam: Path) -> None:
+    other = exams.dataset(VIEWS[2], exams.PLAIN)
+    other.PatientID = "CANARY-OTHER"
+    other.save_as(exam / "IM3", enforce_file_format=True)
+
+
+def with_a_blank_view(exam: Path) -> None:
+    other = exams.dataset(VIEWS[2], exams.PLAIN)
+    other.PixelData = bytes(len(other.PixelData))
+    other.save_as(exam / "IM3", enforce_file_format=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "word"),
+    [
+        (without_a_view, "MissingViewError", "LMLO"),
+        (with_text_for_a_view, "NotDicomError", "IM3"),
+        (with_a_ct_for_a_view, "UnsupportedImageError", "IM3"),
+        (with_a_truncated_view, "DicomReadError", "IM3"),
+        (with_another_patient, "MixedExamError", "Patient"),
+        (with_a_blank_view, "PixelError", "IM3"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True], ids=["words", "json"])
+def test_bad_images_are_refused_and_leave_nothing_behind(
+    tiny_bundle: Path,
+    exam: Path,
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    error: str,
+    word: str,
+    as_json: bool,
+) -> None:
+    spoil(exam)
+    before = tree(tmp_path)
+    options = ["--bundle", tiny_bundle, "--report", tmp_path / "page.html"]
+    result = run("predict", *sorted(exam.iterdir()), *options, *(["--json"] if as_json else []))
+    refused(result, error, word)
+    assert tree(tmp_path) == before
+    if as_json:
+        told = json.loads(result.stdout)["error"]
+        assert told["type"] == error
+        assert list(told) == ["type", "code", "subject", "found", "expected", "remedy"]
+        assert f"{told['found']}; expected {told['expected']}" in result.stderr
+    else:
+        assert result.stdout == ""
+
+
+def test_a_path_that_is_not_there_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = run("predict", tmp_path / "nobody", "--bundle", tiny_bundle)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 2
+    assert "nobody" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["predict", "inspect", "verify"])
+def test_a_bundle_that_is_not_there_is_named(tmp_path: Path, exam: Path, command: str) -> None:
+    absent = tmp_path / "nothing"
+    arguments = ["predict", exam, "--bundle", absent]
+    if command != "predict":
+        arguments = ["bundle", command, absent]
+    refused(run(*arguments), "BundleNotFoundError", absent)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), data=st.data())
+def test_a_bundle_with_any_bit_flipped_is_refused(
+    tiny_bundle: Path, exam: Path, place: float, bit: int, data: st.DataObject
+) -> None:
+    file = tiny_bundle / data.draw(st.sampled_from(sorted(f.name for f in tiny_bundle.iterdir())))
+    command = data.draw(st.sampled_from(["predict", "inspect", "verify"]))
+    intact = file.read_bytes()
+    damaged = bytearray(intact)
+    damaged[int(place * len(damaged))] ^= 1 << bit
+    file.write_bytes(damaged)
+    arguments = ["predict", exam, "--bundle", tiny_bundle]
+    if command != "predict":
+        arguments = ["bundle", command, tiny_bundle]
+    try:
+        refused(run(*arguments), "BundleIntegrityError", tiny_bundle)
+    finally:
+        file.write_bytes(intact)
+
+
+def test_inspect_shows_the_manifest(tiny_bundle: Path) -> None:
+    words = run("bundle", "inspect", tiny_bundle)
+    assert words.exit_code == 0
+    for part in (
+        "tiny 1.2.3 (release 4)",
+        "32 x 24 pixels",
+        "malignancy, uncalibrated",
+        "AUC 0.500",
+    ):
+        assert part in words.stdout
+    plain = json.loads(run("bundle", "inspect", tiny_bundle, "--json").stdout)
+    assert plain["manifest"]["findings"][0]["positive_embedding"] == "6 numbers"
+    assert plain["bytes"]["model.fp32.onnx"] == (tiny_bundle / "model.fp32.onnx").stat().st_size
+
+
+def test_verify_runs_the_golden_exams(tiny_bundle: Path) -> None:
+    words = run("bundle", "verify", tiny_bundle, "--device", "cpu")
+    assert words.exit_code == 0
+    assert words.stdout.startswith("tiny 1.2.3: verified\n")
+    plain = json.loads(run("bundle", "verify", tiny_bundle, "--json").stdout)
+    assert plain["verified"] is True
+    assert 0 <= plain["worst_difference"] < 1e-5
+    assert plain["exams"] == 2
+
+
+def test_demo_scores_the_example_and_says_where_its_report_is(
+    tiny_bundle: Path, exam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "DEMO_BUNDLE", tiny_bundle)
+    monkeypatch.setattr(predictor, "DEMO_EXAM", exam)
+    monkeypatch.chdir(tmp_path)
+    result = run("demo")
+    assert result.exit_code == 0
+    page = tmp_path / "mammoclip-report.html"
+    assert f"Report: {page}" in result.stdout
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert json.loads(run("demo", "--json", "--report", tmp_path / "b.html").stdout)["status"]
+
+
+def test_help_names_the_exit_codes_and_version_the_version() -> None:
+    for arguments in (["--help"], ["predict", "--help"]):
+        words = " ".join(run(*arguments).stdout.split())
+        assert "3 read, but not scored (abstained)" in words
+    assert run("--version").stdout == f"mammoclip-sdk {mammoclip_sdk.__version__}\n"
+
+
+def test_help_loads_none_of_the_heavy_modules() -> None:
+    code = (
+        "import sys\nfrom mammoclip_sdk.__main__ import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'numpy', 'pydicom', 'imagecodecs', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_defect_shows_as_one(
+    tiny_bundle: Path, exam: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(predictor.Predictor, "predict", broken)
+    result = run("predict", exam, "--bundle", tiny_bundle)
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 1
+
+
+def test_an_interrupt_ends_quietly(
+    tiny_bundle: Path, exam: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor.Predictor, "predict", interrupted)
+    result = run("predict", exam, "--bundle", tiny_bundle)
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_a_reader_that_goes_away_is_no_defect(tiny_bundle: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "bundle", "inspect", str(tiny_bundle), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), errors) == (141, b"")
+
+
+def test_the_installed_command_refuses_without_a_traceback(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    command = shutil.which("mammoclip-sdk", path=str(Path(sys.executable).parent))
+    for start in ([command] if command else [], COMMAND):
+        if start:
+            done = subprocess.run(
+                [*start, "bundle", "verify", str(tmp_path / "absent")],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 2
+            assert done.stderr.startswith("BundleNotFoundError: ")
+            assert "Traceback" not in done.stderr
+            assert done.stdout == ""
+
+
+@pytest.mark.skipif(not REAL_EXAM.is_dir(), reason="the real exam is not beside the repository")
+def test_the_real_exam_is_scored(tiny_bundle: Path) -> None:
+    result = run("predict", REAL_EXAM, "--bundle", tiny_bundle, "--device", "cpu", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert [record["name"] for record in found["views"]] == [
+        f"IM000{number}.dcm" for number in (1, 2, 3, 4)
+    ]
+    assert np.isfinite(found["findings"][0]["logit"])

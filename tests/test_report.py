@@ -1,0 +1,193 @@
+"""The report: one page that needs nothing else, shows what was scored and hides no doubt."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import exams
+import imagecodecs
+import numpy as np
+import pytest
+
+from mammoclip_sdk import Predictor
+from mammoclip_sdk.errors import MammoClipError
+from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.prediction import Examination
+from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.report import HANGING, to_html, write_report
+
+
+class Page(HTMLParser):
+    """Every element's attributes, and the text that a reader sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] != "style":
+            self.text += data + " "
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def examination(tiny_bundle: Path, tmp_path: Path) -> Examination:
+    exams.write_exam(tmp_path / "exam", exams.PLAIN)
+    return Predictor(tiny_bundle, "cpu").examine(tmp_path / "exam")
+
+
+def with_answer(examination: Examination, **changes: object) -> Examination:
+    return replace(examination, prediction=replace(examination.prediction, **changes))
+
+
+def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> None:
+    text = Page(to_html(examination)).text
+    prediction = examination.prediction
+    (finding,) = prediction.findings
+    for words in (
+        "Not for clinical use.",
+        "it knows nothing about breasts",
+        "malignancy",
+        f"{finding.probability:.3f}",
+        "uncalibrated score",
+        "threshold 0.000 reached",
+        "threshold 1.000 not reached",
+        "Explicit VR Little Endian",
+        "IM4",
+        prediction.views[0].pixel_sha256[:16],
+        prediction.provenance.bundle_sha256,
+        prediction.provenance.runtime,
+        "2 golden exams",
+        "0.500 (95% interval 0.400 to 0.600, wilson) on 100 exams: noise",
+    ):
+        assert words in text
+
+
+def test_nothing_is_fetched_and_nothing_runs(examination: Examination) -> None:
+    html = to_html(examination)
+    page = Page(html)
+    policy = next(m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert not page.all("script")
+    assert not page.all("link")
+    addresses = [
+        value or ""
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "action", "data")
+    ]
+    assert len(addresses) == 4
+    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(" not in html
+
+
+@pytest.mark.parametrize("chest_wall", ["as usual", "swapped"])
+def test_views_hang_with_chest_walls_in_the_middle_and_the_crop_framed(
+    examination: Examination, chest_wall: str
+) -> None:
+    if chest_wall == "swapped":  # the same exam, exported by a device that turns its images
+        records = []
+        for record in examination.prediction.views:
+            old = record.geometry
+            top, left, height, width = old.crop
+            crop = (top, old.source_shape[1] - left - width, height, width)
+            geometry = replace(old, crop=crop, mirrored=not old.mirrored)
+            records.append(replace(record, geometry=geometry))
+        pictures = {view: picture[:, ::-1] for view, picture in examination.pictures.items()}
+        examination = replace(with_answer(examination, views=tuple(records)), pictures=pictures)
+    page = Page(to_html(examination))
+    labels = [svg["aria-label"] for svg in page.all("svg")]
+    assert labels == [str(view) for view in HANGING] == ["RCC", "LCC", "RMLO", "LMLO"]
+    for view, image, rect in zip(HANGING, page.all("image"), page.all("rect"), strict=True):
+        data = base64.b64decode((image["href"] or "").partition(",")[2])
+        picture = imagecodecs.png_decode(data)
+        left_half, right_half = np.array_split(picture.mean(axis=0), 2)
+        tissue_at_right = right_half.mean() > left_half.mean()
+        assert tissue_at_right == (view.laterality == "R")
+        left, width = int(rect["x"] or -1), int(rect["width"] or -1)
+        columns = float(image["width"] or 0)
+        assert (left + width == columns) == (view.laterality == "R")
+        assert (left == 0) == (view.laterality == "L")
+    assert ("turned left to right" in page.text) == (chest_wall == "swapped")
+
+
+def test_an_exam_that_was_not_scored_shows_no_number(examination: Examination) -> None:
+    reason = Reason(code="G04", severity="block", view=VIEWS[1], message="twice the same")
+    refused = with_answer(examination, status="abstained", findings=(), reasons=(reason,))
+    page = Page(to_html(refused))
+    assert "Not scored" in page.text
+    assert "That is not a negative result." in page.text
+    assert "G04" in page.text
+    assert "twice the same" in page.text
+    assert not [p for p in page.all("p") if p.get("class") == "number"]
+    assert "probability, 0 to 1" not in page.text
+
+
+def test_names_from_elsewhere_are_text_and_never_markup(examination: Examination) -> None:
+    evil = "</td><script>alert(1)</script><img src=x onerror=alert(1)>"
+    records = tuple(replace(record, name=evil) for record in examination.prediction.views)
+    provenance = replace(examination.prediction.provenance, bundle=evil, intended_use=evil)
+    finding = replace(examination.prediction.findings[0], name=evil)
+    question = replace(examination.manifest.findings[0], name=evil, positive_prompt=evil)
+    changed = replace(
+        with_answer(
+            examination,
+            views=records,
+            notes=(evil,),
+            provenance=provenance,
+            findings=(finding,),
+        ),
+        manifest=replace(examination.manifest, findings=(question,)),
+    )
+    page = Page(to_html(changed))
+    assert not page.all("script")
+    assert not page.all("img")
+    assert page.text.count("<script>alert(1)</script>") >= 8
+
+
+def test_a_report_replaces_another_whole_or_not_at_all(
+    examination: Examination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    page = folder / "r.html"
+    page.write_text("older")
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(MammoClipError, match="No space left"):
+            write_report(examination, page)
+    assert [(f.name, f.read_text()) for f in folder.iterdir()] == [("r.html", "older")]
+    write_report(examination, page)
+    assert [f.name for f in folder.iterdir()] == ["r.html"]
+    assert page.read_text("utf-8") == to_html(examination)
+    assert re.match(r"<!DOCTYPE html>\n<html lang=\"en\">", page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("place", ["absent/r.html", "file/r.html", "reports"])
+def test_a_place_that_cannot_be_written_is_named(
+    examination: Examination, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "reports").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(MammoClipError, match=re.escape(str(tmp_path / place))) as caught:
+        write_report(examination, tmp_path / place)
+    assert caught.value.code == "report"
+    assert sorted(tmp_path.iterdir()) == before

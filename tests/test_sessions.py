@@ -1,0 +1,305 @@
+"""Sessions: the device that was asked for runs, from bytes, and its answer is checked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import FEATURES, FakeSession, altered, as_npz, tiny_embedding, tiny_golden, tiny_graph
+from onnx.external_data_helper import set_external_data
+
+from mammoclip_sdk.bundle import Bundle, Tensor, read_bundle
+from mammoclip_sdk.errors import (
+    BundleFormatError,
+    DeviceError,
+    InferenceError,
+    RuntimeConflictError,
+    RuntimeNotInstalledError,
+)
+from mammoclip_sdk.golden import require_golden, run_golden
+from mammoclip_sdk.sessions import open_session, ort
+
+VIEWS = tiny_golden()["views"]
+NO_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+
+
+def with_graph(path: Path, graph: bytes) -> Bundle:
+    """The bundle with another graph under the same manifest, as no reader would let it pass."""
+    bundle = read_bundle(path)
+    return replace(bundle, files={**bundle.files, "model.fp32.onnx": graph})
+
+
+def with_files(path: Path, **files: bytes) -> Bundle:
+    bundle = read_bundle(path)
+    return replace(bundle, files={**bundle.files, **files})
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_cpu_computes_what_numpy_computes(tiny_bundle: Path, batch: int) -> None:
+    session = open_session(read_bundle(tiny_bundle), "cpu", threads=1)
+    views = np.random.default_rng(0).random((batch, *VIEWS.shape[1:]), dtype=np.float32)
+    np.testing.assert_allclose(session.run({"views": views}), tiny_embedding(views), atol=1e-6)
+    assert (session.device, session.precision) == ("cpu", "fp32")
+    assert session.runtime == f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider"
+
+
+def test_bytes_are_loaded_and_the_path_is_never_opened_again(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    (tiny_bundle / "model.fp32.onnx").write_bytes(b"replaced after the hash was checked")
+    embedding = open_session(bundle, "cpu").run({"views": VIEWS})
+    np.testing.assert_allclose(embedding, tiny_embedding(VIEWS), atol=1e-6)
+
+
+@pytest.mark.skipif(not NO_CUDA, reason="this onnxruntime has CUDA")
+def test_auto_says_what_it_chose_and_cuda_is_never_replaced(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    assert open_session(bundle, "auto").device == "cpu"
+    with pytest.raises(RuntimeNotInstalledError, match="without CUDAExecutionProvider") as caught:
+        open_session(bundle, "cuda")
+    assert 'pip install "mammoclip-sdk[cuda]"' in caught.value.remedy
+
+
+def pretend_cuda(monkeypatch: pytest.MonkeyPatch, *, works: bool) -> list[Any]:
+    """An onnxruntime that offers CUDA and, as the real one does, may quietly use the CPU."""
+    asked: list[Any] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, model: bytes, options: Any, providers: list[Any]) -> None:
+            asked.append(providers)
+            self.claims = providers[0][0] if works else "CPUExecutionProvider"
+            super().__init__(model, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return [self.claims, "CPUExecutionProvider"]
+
+    monkeypatch.setattr(
+        onnxruntime,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return asked
+
+
+def test_a_silent_fallback_from_cuda_is_an_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_cuda(monkeypatch, works=False)
+    bundle = read_bundle(tiny_bundle)
+    with pytest.raises(RuntimeNotInstalledError, match="took CPUExecutionProvider instead"):
+        open_session(bundle, "cuda")
+    assert open_session(bundle, "auto").device == "cpu"
+
+
+def test_cuda_runs_alone_and_without_tf32(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = pretend_cuda(monkeypatch, works=True)
+    assert open_session(read_bundle(tiny_bundle), "auto").device == "cuda"
+    assert asked == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:0"])
+def test_an_unknown_device_lists_the_known_ones(tiny_bundle: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="one of auto, tensorrt, cuda, openvino, cpu"):
+        open_session(read_bundle(tiny_bundle), device)
+
+
+@pytest.mark.parametrize("device", ["tensorrt", "openvino"])
+def test_a_device_of_another_version_names_what_can_be_used(tiny_bundle: Path, device: str) -> None:
+    with pytest.raises(RuntimeNotInstalledError, match="auto, cuda or cpu"):
+        open_session(read_bundle(tiny_bundle), device)
+
+
+def test_threads_are_counted_from_one(tiny_bundle: Path) -> None:
+    with pytest.raises(DeviceError, match="1 or more"):
+        open_session(read_bundle(tiny_bundle), "cpu", threads=0)
+
+
+def pretend_installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    def version(name: str) -> str:
+        if name in names:
+            return "1.32.0"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(ort.importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_two_packages_of_one_module_are_a_conflict(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    pretend_installed(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    with pytest.raises(RuntimeConflictError) as caught:
+        open_session(read_bundle(tiny_bundle), device)
+    assert caught.value.remedy.startswith(
+        "pip uninstall onnxruntime, then pip install --force-reinstall --no-deps onnxruntime-gpu"
+    )
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_without_a_runtime_the_error_is_the_install_line(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    pretend_installed(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RuntimeNotInstalledError, match="no inference runtime") as caught:
+        open_session(read_bundle(tiny_bundle), device)
+    assert 'pip install "mammoclip-sdk[cpu]"' in caught.value.remedy
+
+
+def test_bytes_that_are_no_graph_are_refused(tiny_bundle: Path) -> None:
+    for graph in (b"", b"not a graph", tiny_graph()[:-200]):
+        with pytest.raises(InferenceError, match="does not load"):
+            open_session(with_graph(tiny_bundle, graph), "auto")
+
+
+def test_weights_outside_the_hashed_bytes_are_not_loaded(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load_from_string(tiny_graph())
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    (tmp_path / "weights.bin").write_bytes(weights.raw_data)
+    set_external_data(weights, "weights.bin", offset=0, length=len(weights.raw_data))
+    weights.ClearField("raw_data")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InferenceError, match="External data path"):
+        open_session(with_graph(tiny_bundle, model.SerializeToString()), "cpu")
+
+
+def test_a_graph_must_have_the_inputs_and_outputs_of_its_manifest(tiny_bundle: Path) -> None:
+    graph = read_bundle(tiny_bundle).manifest.graphs[0]
+    shape = graph.inputs[0].shape
+    for changed in (
+        replace(graph, inputs=(replace(graph.inputs[0], name="image"),)),
+        replace(graph, inputs=(replace(graph.inputs[0], shape=(*shape[:-1], 25)),)),
+        replace(graph, inputs=(replace(graph.inputs[0], shape=(1, *shape[1:])),)),
+        replace(graph, inputs=(*graph.inputs, Tensor(name="x", shape=(1,), dtype="float32"))),
+        replace(graph, outputs=(replace(graph.outputs[0], dtype="float16"),)),
+    ):
+        with pytest.raises(BundleFormatError, match=r"model\.fp32\.onnx"):
+            open_session(altered(tiny_bundle, graphs=(changed,)), "cpu")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"image": VIEWS},
+        {"views": VIEWS, "more": VIEWS},
+        {"views": VIEWS[:, :3]},
+        {"views": VIEWS[0]},
+        {"views": VIEWS.astype(np.float64)},
+    ],
+    ids=["none", "name", "extra", "three views", "no batch", "dtype"],
+)
+def test_inputs_that_do_not_fit_are_refused_by_name(
+    tiny_bundle: Path, tensors: dict[str, Any]
+) -> None:
+    session = open_session(read_bundle(tiny_bundle), "cpu")
+    with pytest.raises(InferenceError, match="found inputs"):
+        session.run(tensors)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (lambda e: e * np.float32(1.01), "whose length is 0.01 away from 1"),
+        (lambda e: e * np.float32(np.nan), "NaN or infinity"),
+        (lambda e: e[:, :-1], r"float32 \(2, 5\)"),
+        (lambda e: e[:1], r"float32 \(1, 6\)"),
+        (lambda e: e.astype(np.float16), "float16"),
+    ],
+    ids=["length", "nan", "width", "batch", "dtype"],
+)
+def test_an_answer_that_is_no_embedding_is_not_passed_on(
+    tiny_bundle: Path, answer: Callable[[Any], Any], found: str
+) -> None:
+    graph = read_bundle(tiny_bundle).manifest.graphs[0]
+    runtime = SimpleNamespace(run=lambda names, feeds: [answer(tiny_embedding(feeds["views"]))])
+    session = ort.OrtSession(runtime, graph, "cpu", "broken 1.0")
+    with pytest.raises(InferenceError, match=found):
+        session.run({"views": VIEWS})
+
+
+def test_a_closed_session_says_so(tiny_bundle: Path) -> None:
+    session = open_session(read_bundle(tiny_bundle), "cpu")
+    session.close()
+    with pytest.raises(InferenceError, match="closed session"):
+        session.run({"views": VIEWS})
+
+
+def test_a_session_may_be_shared_by_threads(tiny_bundle: Path) -> None:
+    session = open_session(read_bundle(tiny_bundle), "cpu", threads=1)
+    exams = [np.roll(VIEWS, shift, axis=-1) for shift in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda views: session.run({"views": views}), exams))
+    for views, embedding in zip(exams, answers, strict=True):
+        np.testing.assert_allclose(embedding, tiny_embedding(views), atol=1e-6)
+
+
+def test_golden_exams_measure_the_worst_logit(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    assert run_golden(bundle, FakeSession()).worst_difference < 1e-5
+    assert run_golden(bundle, open_session(bundle, "cpu")).worst_difference < 1e-5
+
+    def slightly_wrong(views: np.ndarray) -> np.ndarray:
+        embedding = tiny_embedding(views)
+        embedding[:, 1] += np.float32(0.01)  # times the logit scale of 10: a logit off by 0.1
+        return embedding
+
+    result = run_golden(bundle, FakeSession(slightly_wrong))
+    assert result.worst_difference == pytest.approx(0.1, abs=1e-5)
+    assert (result.exams, result.tolerance, result.passed) == (2, 1e-4, False)
+    with pytest.raises(InferenceError, match=r"differ by up to 0\.1;") as caught:
+        require_golden(bundle, FakeSession(slightly_wrong))
+    assert caught.value.code == "golden_mismatch"
+
+
+def test_a_runtime_with_other_weights_does_not_pass(tiny_bundle: Path) -> None:
+    zeros = np.zeros((FEATURES, 6), np.float32)
+    session = open_session(with_graph(tiny_bundle, tiny_graph(zeros)), "cpu")
+    with pytest.raises(InferenceError, match="golden exams whose logits differ"):
+        require_golden(read_bundle(tiny_bundle), session)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"not a zip", "no readable arrays"),
+        (as_npz({"views": VIEWS}), "found {'views'"),
+        (as_npz({**tiny_golden(), "logits": np.zeros((2, 1, 2))}), "float64"),
+        (as_npz({**tiny_golden(), "logits": np.full((2, 1, 2), np.nan, np.float32)}), "NaN"),
+        (as_npz({**tiny_golden(), "logits": np.array([None, None])}), "allow_pickle=False"),
+        (as_npz(tiny_golden(3)), r"\(3, 4, 1, 32, 24\)"),
+    ],
+    ids=["zip", "missing", "dtype", "nan", "pickle", "count"],
+)
+def test_golden_exams_that_are_not_as_described_are_refused(
+    tiny_bundle: Path, data: bytes, found: str
+) -> None:
+    bundle = with_files(tiny_bundle, **{"golden.npz": data})
+    with pytest.raises(BundleFormatError, match=found):
+        run_golden(bundle, FakeSession())
+
+
+def test_onnxruntime_is_imported_by_one_file() -> None:
+    package = Path(importlib.import_module("mammoclip_sdk").__file__ or "").parent
+    importers = [
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if 'import_module("onnxruntime")' in file.read_text("utf-8")
+        or "import onnxruntime" in file.read_text("utf-8")
+    ]
+    assert importers == ["sessions/ort.py"]
