@@ -1,0 +1,122 @@
+"""What a checkpoint folder holds: ``config.json`` and tensors in safetensors, never a pickle.
+
+``config.json`` has the keys of `CheckpointRecord`; ``model.safetensors`` the model's parameters
+and buffers; ``golden.safetensors``, where there is one, the tensor ``views`` (N, 4, 1, H, W) of
+exams that a bundle made from this checkpoint must reproduce.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from mammoclip_sdk import strict_json
+from mammoclip_sdk.bundle import Calibration, Measurement, OperatingPoint, Preprocessing
+
+FORMAT = 1
+CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedFinding:
+    """A question the model was trained to answer, with its two prompts."""
+
+    name: str
+    negative_prompt: str
+    positive_prompt: str
+    calibration: Calibration | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a checkpoint came about."""
+
+    git_commit: str
+    seed: int | None
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """``config.json``: everything about a checkpoint but its tensors."""
+
+    model: Mapping[str, object]
+    """`ModelConfig`, key by key."""
+    architecture: Mapping[str, object]
+    """The open_clip configuration the model was built from."""
+    settings: Mapping[str, object]
+    """Of the command that wrote the checkpoint."""
+    report: Mapping[str, object]
+    """What the command measured on the way."""
+    provenance: Provenance | None = None
+    preprocessing: Preprocessing | None = None
+    findings: tuple[TrainedFinding, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    intended_use: str = ""
+    format: int = FORMAT
+
+
+def write_checkpoint(
+    folder: str | Path,
+    record: CheckpointRecord,
+    tensors: Mapping[str, torch.Tensor],
+    golden_views: torch.Tensor | None = None,
+) -> None:
+    """Write a checkpoint folder; it appears whole, by a rename, or not at all.
+
+    An earlier checkpoint of that name is replaced; anything else in its place is an error.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / CONFIG).is_file():
+        raise FileExistsError(f"{folder} exists and is no checkpoint; choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        new.chmod(0o755)
+        (new / WEIGHTS).write_bytes(save(_on_cpu(tensors)))
+        if golden_views is not None:
+            (new / GOLDEN).write_bytes(save(_on_cpu({"views": golden_views.float()})))
+        (new / CONFIG).write_text(strict_json.dumps(record) + "\n", encoding="utf-8")
+        old = new.with_name(new.name + "-old")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def read_record(folder: str | Path) -> CheckpointRecord:
+    """Read ``config.json``; unknown and missing keys are errors, reported together."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint: it has no {CONFIG}")
+    plain, problems = strict_json.parse(path.read_text(encoding="utf-8"))
+    if isinstance(plain, dict) and plain.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {plain.get('format')!r}; expected {FORMAT}")
+    record = strict_json.from_plain(CheckpointRecord, plain, problems)
+    if record is None or problems:
+        raise ValueError(f"{path}: " + "; ".join(problems))
+    return record
+
+
+def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
+    """Read the model's parameters and buffers by name."""
+    return load_file(Path(folder) / WEIGHTS)
+
+
+def read_golden(folder: str | Path) -> torch.Tensor | None:
+    """Return the golden exams (N, 4, 1, H, W), or None where the checkpoint has none."""
+    path = Path(folder) / GOLDEN
+    return load_file(path)["views"] if path.is_file() else None
+
+
+def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

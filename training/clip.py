@@ -1,0 +1,235 @@
+"""What is taken from open_clip: configurations, modules, published weights, tokenizers.
+
+The only file that imports open_clip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.loss import ClipLoss
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.transformer import text_global_pool
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+CONFIGS = Path(__file__).parent / "configs"
+CLIP_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
+CLIP_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "ClipLoss",
+    "architecture_of",
+    "build",
+    "interpolate_positions",
+    "load_weights",
+    "text_global_pool",
+    "tokenizer_name",
+    "tokenizer_of",
+    "weights_file",
+]
+
+
+def architecture_of(name: str) -> dict[str, Any]:
+    """Return the open_clip configuration of this name, or in this JSON file.
+
+    Raises
+    ------
+    ValueError
+        The name is not known, or the architecture is not supported.
+    """
+    path = Path(name) if name.endswith(".json") else CONFIGS / f"{name}.json"
+    if path.is_file():
+        architecture = json.loads(path.read_text(encoding="utf-8"))
+    elif name in open_clip.list_models():
+        architecture = deepcopy(open_clip.get_model_config(name))
+    else:
+        raise ValueError(
+            f"open_clip model {name!r}: no such name in open_clip {open_clip.__version__} and no "
+            f"file {path.name}; expected one of open_clip.list_models() or a JSON file"
+        )
+    _refuse_unsupported(name, architecture)
+    return architecture
+
+
+def _refuse_unsupported(name: str, architecture: Mapping[str, Any]) -> None:
+    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
+    problems = [
+        problem
+        for problem, found in {
+            "an image encoder from timm": vision.get("timm_model_name"),
+            "a ResNet image encoder": isinstance(vision.get("layers"), list | tuple),
+            "attentional pooling": vision.get("attentional_pool"),
+            "no class-token pooling": vision.get("pool_type", "tok") != "tok",
+            "fixed position embeddings": vision.get("pos_embed_type", "learnable") != "learnable",
+            "a Hugging Face text encoder": text.get("hf_model_name"),
+            "a text class token": text.get("embed_cls"),
+            "a multimodal decoder": architecture.get("multimodal_cfg"),
+        }.items()
+        if found
+    ]
+    if problems:
+        raise ValueError(
+            f"open_clip model {name!r} has {', '.join(problems)}; supported are open_clip's own "
+            "VisionTransformer with class-token pooling and learned positions, and its own text "
+            "transformer, such as ViT-B-32, ViT-B-16, ViT-L-14 and their -quickgelu variants"
+        )
+
+
+def build(architecture: Mapping[str, Any], image_size: tuple[int, int]) -> CLIP | CustomTextCLIP:
+    """Build the open_clip model for images of (height, width), with random weights."""
+    keys = deepcopy(dict(architecture))
+    patch = keys["vision_cfg"].get("patch_size", 16)
+    patch_height, patch_width = (patch, patch) if isinstance(patch, int) else patch
+    if image_size[0] % patch_height or image_size[1] % patch_width:
+        raise ValueError(
+            f"image_size is {image_size[0]} x {image_size[1]} pixels; expected multiples of the "
+            f"patch size, {patch_height} x {patch_width}"
+        )
+    keys["vision_cfg"]["image_size"] = tuple(image_size)
+    custom_text = keys.pop("custom_text", False)
+    return CustomTextCLIP(**keys) if custom_text else CLIP(**keys)
+
+
+def weights_file(
+    name: str, pretrained: str, architecture: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """Find the weights for a local path or an open_clip tag.
+
+    Returns
+    -------
+    path : Path
+        The file, downloaded by open_clip if it was not in its cache.
+    published : dict
+        What open_clip records about a tag (``mean`` and ``std`` of its images); empty for a path.
+
+    Raises
+    ------
+    FileNotFoundError
+        A path without a file.
+    ValueError
+        A tag open_clip does not have for this model, or one trained with another activation.
+    ConnectionError
+        A tag whose weights cannot be fetched.
+    """
+    if pretrained.endswith(WEIGHT_SUFFIXES) or Path(pretrained).is_file():
+        if not Path(pretrained).is_file():
+            raise FileNotFoundError(f"pretrained weights: no file {pretrained}")
+        return Path(pretrained), {}
+    published = get_pretrained_cfg(name, pretrained)
+    if not published:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ValueError(
+            f"pretrained is {pretrained!r}, which is no file and no open_clip tag of {name!r}; "
+            f"its tags: {tags}"
+        )
+    if published.get("quick_gelu", False) != architecture.get("quick_gelu", False):
+        raise ValueError(
+            f"tag {pretrained!r} and model {name!r} use different activations (QuickGELU and "
+            "GELU); take the model name with or without -quickgelu, whichever this is not"
+        )
+    try:
+        path = download_pretrained(published)
+    except Exception as exc:  # the hub client, its transport and open_clip each raise their own
+        raise ConnectionError(
+            f"open_clip tag {pretrained!r} of {name!r} cannot be fetched "
+            f"({type(exc).__name__}: {exc}). Download the weights where there is a connection and "
+            "give the path of the .safetensors or .pt file as pretrained"
+        ) from exc
+    return Path(path), dict(published)
+
+
+def load_weights(clip: CLIP | CustomTextCLIP, path: Path) -> None:
+    """Load a weights file in open_clip's layout into a model; every key must have its place.
+
+    Position embeddings of another grid are interpolated; the file's grid is taken to be square.
+    """
+    state = _read_state(path)
+    if "positional_embedding" in state and isinstance(clip, CustomTextCLIP):
+        state = convert_to_custom_text_state_dict(state)
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(clip.logit_scale.shape)
+    key = "visual.positional_embedding"
+    if key in state:
+        side = round((state[key].shape[0] - 1) ** 0.5)
+        state[key] = interpolate_positions(state[key], (side, side), clip.visual.grid_size)
+    try:
+        clip.load_state_dict(state, strict=True)
+    except RuntimeError as exc:
+        raise ValueError(f"{path.name} does not fit the model: {exc}") from exc
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name, without unpickling anything but tensors."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:  # unpickling errors come in many types
+        raise ValueError(
+            f"{path.name} is not a plain file of tensors ({type(exc).__name__}); expected "
+            ".safetensors or what torch.save writes for a state dict. A TorchScript archive has "
+            "to be converted first"
+        ) from exc
+    state = loaded.get("state_dict", loaded)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def interpolate_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resample position embeddings (1 + h * w, D) from a grid (h, w) to another.
+
+    Bicubic with antialiasing, as open_clip does; the class token's embedding stays.
+    """
+    if embedding.shape[0] != 1 + old[0] * old[1]:
+        raise ValueError(
+            f"{embedding.shape[0]} position embeddings; expected 1 + {old[0]} * {old[1]}, "
+            "a class token and a square grid"
+        )
+    if tuple(old) == tuple(new):
+        return embedding
+    grid = embedding[1:].reshape(1, *old, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size=tuple(new), mode="bicubic", antialias=True)
+    return torch.cat([embedding[:1], grid.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1)])
+
+
+def tokenizer_name(architecture: Mapping[str, Any]) -> str:
+    """Say which tokenizer `tokenizer_of` returns, for the record."""
+    text = architecture["text_cfg"]
+    name = text.get("hf_tokenizer_name") or "CLIP byte-pair encoding (open_clip.SimpleTokenizer)"
+    return f"{name}, {text.get('context_length', 77)} tokens"
+
+
+def tokenizer_of(architecture: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+    """Return the model's tokenizer: texts to ids (K, context length).
+
+    It raises `ValueError` for a text that does not fit; cut short, a prompt could lose the word
+    that matters.
+    """
+    text = architecture["text_cfg"]
+    length = text.get("context_length", 77)
+    keys = text.get("tokenizer_kwargs", {})
+    if text.get("hf_tokenizer_name"):
+        return open_clip.tokenizer.HFTokenizer(
+            text["hf_tokenizer_name"], context_length=length, **keys
+        )
+    tokenizer = open_clip.SimpleTokenizer(context_length=length, **keys)
+    room = length - 2  # the start and the end of the text take one each
+
+    def tokenize(texts: list[str]) -> Tensor:
+        for sentence in texts:
+            if len(tokenizer.encode(sentence)) > room:
+                raise ValueError(f"text of more than {room} tokens: {sentence!r}; shorten it")
+        return tokenizer(texts)
+
+    return tokenize

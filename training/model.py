@@ -1,0 +1,350 @@
+"""Mammo-CLIP: any open_clip ViT, its blocks split in local and global ones, with adapters.
+
+Four views go through the first ``n_local`` blocks one by one, with the same weights; then the
+tokens of all views form one sequence, class tokens included, for the remaining blocks. The pooled
+class tokens give the exam's embedding, to be compared with the embeddings of text prompts.
+After Chen et al., arXiv 2404.15946; what that paper leaves open is a key of `ModelConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mammoclip_sdk import strict_json
+from mammoclip_sdk.bundle import Measurement, Preprocessing
+from mammoclip_sdk.exam import VIEWS, View
+from training import checkpoint, clip
+from training.adapters import AdaptedBlock, Adapter, AdapterConfig
+from training.checkpoint import Provenance, TrainedFinding
+
+POOLINGS = ("mean_cls", "first_cls")
+VIEW_EMBEDDINGS = ("none", "learned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides the model's shape and its starting weights."""
+
+    open_clip_model: str
+    """A name known to open_clip (``ViT-B-32``), the name of a JSON file in ``training/configs``
+    (``phantom-clip``), or the path of such a file."""
+    pretrained: str | None
+    """None for random weights; an open_clip tag (``laion2b_s34b_b79k``); the path of a weights
+    file (.safetensors, .pt, .bin); or a checkpoint folder."""
+    image_size: tuple[int, int]
+    """(height, width) of a view in pixels, multiples of the patch size."""
+    n_local: int
+    """Blocks that see one view at a time, from the first; 0 makes every block global, the
+    encoder's depth makes none (late fusion)."""
+    pooling: str = "mean_cls"
+    """``mean_cls`` averages the class tokens of the views; ``first_cls`` takes the first view's."""
+    view_embedding: str = "none"
+    """``none``, or ``learned``: one vector for each of the four views, zero at the start."""
+    image_adapter: AdapterConfig | None
+    text_adapter: AdapterConfig | None
+
+    def __post_init__(self) -> None:
+        """Refuse, all together, values that mean nothing."""
+        problems = []
+        if self.pooling not in POOLINGS:
+            problems.append(f"pooling is {self.pooling!r}, expected one of {', '.join(POOLINGS)}")
+        if self.view_embedding not in VIEW_EMBEDDINGS:
+            problems.append(
+                f"view_embedding is {self.view_embedding!r}, "
+                f"expected one of {', '.join(VIEW_EMBEDDINGS)}"
+            )
+        if problems:
+            raise ValueError("ModelConfig: " + "; ".join(problems))
+
+
+class ImageEncoder(nn.Module):
+    """CLIP's vision transformer over one to four views."""
+
+    def __init__(self, visual: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        width = visual.conv1.out_channels
+        depth = len(visual.transformer.resblocks)
+        if not 0 <= config.n_local <= depth:
+            raise ValueError(f"n_local is {config.n_local}; expected 0 to {depth}, the depth")
+        self.n_local = config.n_local
+        self.pooling = config.pooling
+        self.image_size = tuple(config.image_size)
+        self.patch_size = tuple(visual.patch_size)
+        self.grid = tuple(visual.grid_size)
+        self.conv1 = visual.conv1
+        self.class_embedding = visual.class_embedding
+        self.positional_embedding = visual.positional_embedding
+        self.view_embedding: nn.Parameter | None = None
+        if config.view_embedding == "learned":
+            self.view_embedding = nn.Parameter(torch.zeros(len(VIEWS), width))
+        self.ln_pre = visual.ln_pre
+        self.blocks = _adapted_blocks(visual.transformer.resblocks, config.image_adapter, width)
+        self.ln_post = visual.ln_post
+        self.proj = visual.proj
+
+    def forward(self, images: Tensor, views: Sequence[View] | None) -> Tensor:
+        """Encode normalised RGB views (B, V, 3, H, W) as (B, D), not yet of unit length.
+
+        ``views`` says which view embedding each image gets; with None they get none.
+        """
+        batch, count = images.shape[:2]
+        tokens = self._tokens(images, views)
+        for block in self.blocks[: self.n_local]:
+            tokens = block(tokens)
+        length = tokens.shape[1]
+        tokens = tokens.reshape(batch, count * length, -1)
+        for block in self.blocks[self.n_local :]:
+            tokens = block(tokens)
+        class_tokens = tokens[:, ::length]
+        pooled = class_tokens.mean(dim=1) if self.pooling == "mean_cls" else class_tokens[:, 0]
+        return self.ln_post(pooled) @ self.proj
+
+    def _tokens(self, images: Tensor, views: Sequence[View] | None) -> Tensor:
+        """Return (B * V, 1 + patches, width): class token first, positions and views added."""
+        batch, count = images.shape[:2]
+        patches = self.conv1(images.flatten(0, 1)).flatten(2).transpose(1, 2)
+        class_tokens = self.class_embedding.expand(batch * count, 1, -1)
+        tokens = torch.cat([class_tokens, patches], dim=1) + self.positional_embedding
+        if self.view_embedding is not None and views is not None:
+            chosen = self.view_embedding[[VIEWS.index(view) for view in views]]
+            tokens = tokens + chosen.repeat(batch, 1).unsqueeze(1)
+        return self.ln_pre(tokens)
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text transformer, taken from either of open_clip's two model classes."""
+
+    def __init__(self, model: nn.Module, config: ModelConfig, image_width: int) -> None:
+        super().__init__()
+        if hasattr(model, "text"):
+            text, self.pool_type, self.eos_id = model.text, model.text.pool_type, model.text.eos_id
+        else:
+            text, self.pool_type, self.eos_id = model, model.text_pool_type, model.text_eos_id
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = text.positional_embedding
+        self.blocks = _adapted_blocks(text.transformer.resblocks, config.text_adapter, image_width)
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
+        self.register_buffer("mask", text.attn_mask, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode token ids (K, context length) as (K, D), not yet of unit length."""
+        length = tokens.shape[1]
+        mask = None if self.mask is None else self.mask[:length, :length]
+        x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        for block in self.blocks:
+            x = block(x, mask)
+        pooled = clip.text_global_pool(self.ln_final(x), tokens, self.pool_type, self.eos_id)
+        if self.text_projection is None:
+            return pooled
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection(pooled)
+        return pooled @ self.text_projection
+
+
+class MammoClip(nn.Module):
+    """Both encoders, the logit scale and the input's normalisation."""
+
+    def __init__(
+        self, config: ModelConfig, *, architecture: Mapping[str, object] | None = None
+    ) -> None:
+        """Build the model and load its starting weights.
+
+        ``architecture`` replaces the look-up of ``config.open_clip_model`` by the open_clip
+        configuration itself, as a checkpoint keeps it.
+        """
+        super().__init__()
+        self.config = config
+        self.architecture = dict(architecture or clip.architecture_of(config.open_clip_model))
+        base = clip.build(self.architecture, config.image_size)
+        mean, std = clip.CLIP_MEAN, clip.CLIP_STD
+        folder = config.pretrained is not None and Path(config.pretrained).is_dir()
+        if config.pretrained is not None and not folder:
+            path, published = clip.weights_file(
+                config.open_clip_model, config.pretrained, self.architecture
+            )
+            clip.load_weights(base, path)
+            mean, std = published.get("mean", mean), published.get("std", std)
+        self.image = ImageEncoder(base.visual, config)
+        self.text = TextEncoder(base, config, base.visual.conv1.out_channels)
+        self.logit_scale = base.logit_scale
+        self.register_buffer("pixel_mean", torch.tensor(mean))
+        self.register_buffer("pixel_std", torch.tensor(std))
+        if folder:
+            _load_folder(self, Path(str(config.pretrained)), starting_point=True)
+
+    def encode_exam(self, images: Tensor, views: Sequence[View] = VIEWS) -> Tensor:
+        """Encode the views of exams.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, V, C, H, W). One channel: grey, 0 (air) to 1. Three: already normalised by
+            CLIP's mean and standard deviation.
+        views : sequence of View
+            Which view each of the V images is; any subset, in any order.
+
+        Returns
+        -------
+        Tensor
+            (B, D), of unit length.
+        """
+        if images.ndim != 5 or images.shape[1] != len(views) or len(set(views)) != len(views):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)} for the views "
+                f"{', '.join(views)}; expected (B, {len(set(views))}, C, H, W), each view once"
+            )
+        return functional.normalize(self.image(self._rgb(images), views), dim=-1)
+
+    def encode_view(self, images: Tensor) -> Tensor:
+        """Encode single views (B, C, H, W) as (B, D) of unit length, without view embedding."""
+        if images.ndim != 4:
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected (B, C, H, W)")
+        return functional.normalize(self.image(self._rgb(images.unsqueeze(1)), None), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Encode token ids (K, context length) as (K, D) of unit length."""
+        return functional.normalize(self.text(tokens), dim=-1)
+
+    def logits(
+        self, images: Tensor, prompt_tokens: Tensor, views: Sequence[View] = VIEWS
+    ) -> Tensor:
+        """Return logit scale * cosine of every exam and prompt, (B, K)."""
+        exams = self.encode_exam(images, views)
+        return self.logit_scale.exp() * exams @ self.encode_text(prompt_tokens).T
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Turn texts into token ids (K, context length); a text that does not fit is refused."""
+        return self._tokenizer(texts)
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that require a gradient, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def trained_share(self) -> float:
+        """Return the trainable part of all parameters, 0 to 1."""
+        trained = sum(p.numel() for p in self.trainable_parameters().values())
+        return trained / sum(p.numel() for p in self.parameters())
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        return clip.tokenizer_of(self.architecture)
+
+    def _rgb(self, images: Tensor) -> Tensor:
+        """Bring (B, V, C, H, W) of either kind to normalised RGB."""
+        channels, size = images.shape[2], tuple(images.shape[3:])
+        if channels not in (1, 3) or size != self.image.image_size:
+            raise ValueError(
+                f"a view has {channels} channels of {size} pixels; "
+                f"expected 1 or 3 of {self.image.image_size} (height, width)"
+            )
+        if channels == 3:
+            return images
+        return (images - self.pixel_mean.view(3, 1, 1)) / self.pixel_std.view(3, 1, 1)
+
+
+def freeze_all_but_adapters(model: MammoClip) -> None:
+    """Leave only the adapters, and a learned view embedding, to be trained."""
+    model.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, Adapter):
+            module.requires_grad_(True)
+    if model.image.view_embedding is not None:
+        model.image.view_embedding.requires_grad_(True)
+
+
+def _adapted_blocks(
+    blocks: nn.ModuleList, config: AdapterConfig | None, image_width: int
+) -> nn.ModuleList:
+    rank = 0 if config is None else config.resolved_rank(image_width)
+    width = blocks[0].ln_1.normalized_shape[0]
+    return nn.ModuleList(
+        AdaptedBlock(block, width=width, config=config, rank=rank) for block in blocks
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained model and what its checkpoint says of it."""
+
+    model: MammoClip
+    record: checkpoint.CheckpointRecord
+    golden_views: Tensor | None
+    """Exams (N, 4, 1, H, W) a bundle must reproduce, where the checkpoint has some."""
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: MammoClip,
+    *,
+    settings: Mapping[str, object],
+    report: Mapping[str, object],
+    provenance: Provenance | None = None,
+    preprocessing: Preprocessing | None = None,
+    findings: Sequence[TrainedFinding] = (),
+    measurements: Sequence[Measurement] = (),
+    intended_use: str = "",
+    golden_views: Tensor | None = None,
+) -> None:
+    """Write the model, and what is known about it, to a checkpoint folder.
+
+    ``settings`` and ``report`` must be JSON-serialisable. An earlier checkpoint is replaced.
+    """
+    record = checkpoint.CheckpointRecord(
+        model=asdict(model.config),
+        architecture=model.architecture,
+        settings=dict(settings),
+        report=dict(report),
+        provenance=provenance,
+        preprocessing=preprocessing,
+        findings=tuple(findings),
+        measurements=tuple(measurements),
+        intended_use=intended_use,
+    )
+    checkpoint.write_checkpoint(folder, record, model.state_dict(), golden_views)
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder back; the model is in evaluation mode, on the CPU."""
+    record = checkpoint.read_record(folder)
+    config = _config_of(record, Path(folder))
+    # The folder holds every weight: what the training started from is not fetched again.
+    model = MammoClip(replace(config, pretrained=None), architecture=record.architecture)
+    model.config = config
+    _load_folder(model, Path(folder), starting_point=False)
+    golden = checkpoint.read_golden(folder)
+    return Checkpoint(model=model.eval(), record=record, golden_views=golden)
+
+
+def _config_of(record: checkpoint.CheckpointRecord, folder: Path) -> ModelConfig:
+    problems: list[str] = []
+    config = strict_json.from_plain(ModelConfig, record.model, problems, "model")
+    if config is None:
+        raise ValueError(f"{folder / checkpoint.CONFIG}: " + "; ".join(problems))
+    return config
+
+
+def _load_folder(model: MammoClip, folder: Path, *, starting_point: bool) -> None:
+    """Load a checkpoint's tensors; as a starting point it may lack what training adds."""
+    state = checkpoint.read_tensors(folder)
+    if starting_point:
+        saved = _config_of(checkpoint.read_record(folder), folder)
+        patch_height, patch_width = model.image.patch_size
+        grid = (saved.image_size[0] // patch_height, saved.image_size[1] // patch_width)
+        key = "image.positional_embedding"
+        state[key] = clip.interpolate_positions(state[key], grid, model.image.grid)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as exc:
+        raise ValueError(f"{folder} does not fit the model: {exc}") from exc
+    if starting_point:
+        missing = [n for n in missing if "_adapter." not in n and n != "image.view_embedding"]
+    if missing or unexpected:
+        raise ValueError(f"{folder}: missing tensors {missing}, unexpected ones {unexpected}")
