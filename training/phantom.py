@@ -1,0 +1,364 @@
+"""Phantom exams: deterministic four-view mammograms with known lesions, as real DICOM files.
+
+An exam is malignant when a suspicious lesion lies in one breast, is seen in both of its views and
+has no counterpart in the other breast. Every appearance a malignant lesion has also occurs in
+exams that are not malignant, so that no single view decides:
+
+========== =========================================================================
+normal     no lesion
+single     a suspicious appearance in one view only (superposition)
+crossed    one in a CC view of one breast and one in the MLO view of the other
+symmetric  the same suspicious appearance in both views of both breasts
+innocent   a circumscribed mass or coarse calcifications in both views of one breast
+========== =========================================================================
+
+``python -m training.phantom --out FOLDER --exams 8 --seed 1`` writes a folder for each exam and
+``manifest.csv``. No image shows a person.
+"""
+
+from __future__ import annotations
+
+import csv
+import enum
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from rich.progress import track
+
+from mammoclip_sdk.exam import VIEWS, View
+from training import encodings, vendors
+from training.breast import Breast, Detector, Parenchyma, draw_breasts, draw_parenchyma, render
+from training.lead_marker import draw_lead_marker
+from training.lesions import INNOCENT, SUSPICIOUS, Kind, Lesion, add_shadow, make_lesion
+
+
+class Category(enum.StrEnum):
+    """Why an exam is, or is not, malignant."""
+
+    MALIGNANT = "malignant"
+    NORMAL = "normal"
+    SINGLE = "single"
+    CROSSED = "crossed"
+    SYMMETRIC = "symmetric"
+    INNOCENT = "innocent"
+
+
+BENIGN_SHARE: dict[Category, float] = {
+    Category.NORMAL: 0.15,
+    Category.SINGLE: 0.35,
+    Category.CROSSED: 0.15,
+    Category.SYMMETRIC: 0.20,
+    Category.INNOCENT: 0.15,
+}
+"""Of the exams that are not malignant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomSettings:
+    """What a set of phantom exams is drawn from."""
+
+    seed: int
+    rows: int = 512
+    columns: int = 416
+    malignant_share: float = 0.5
+    contrast: tuple[float, float] = (0.2, 0.45)
+    """Range of a lesion's brightness, of a displayed range of 1; lower is harder."""
+    incidental_share: float = 0.2
+    """Share of exams with an innocent lesion beside what decides the label."""
+    compressed: bool = True
+    """Write the transfer syntax of the vendor's profile; otherwise native pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionBox:
+    """Where a lesion's shadow lies in one view, in pixels of the written image."""
+
+    kind: Kind
+    malignant: bool
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomView:
+    """One view of a phantom exam."""
+
+    view: View
+    displayed: NDArray[np.float32]
+    """(rows, columns), 0 (air) to 1, natural orientation: the right breast's chest wall is at the
+    right."""
+    boxes: tuple[LesionBox, ...]
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomExam:
+    """Four views with the truth about them."""
+
+    name: str
+    category: Category
+    views: Mapping[View, PhantomView]
+    caption: str
+    datasets: Mapping[View, Dataset] = field(repr=False)
+    profile: vendors.VendorProfile
+
+    @property
+    def malignant(self) -> bool:
+        """The label."""
+        return self.category is Category.MALIGNANT
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    lesion: Lesion
+    views: tuple[View, ...]
+    malignant: bool
+
+
+def make_exam(settings: PhantomSettings, index: int) -> PhantomExam:
+    """Make exam number ``index`` of a set; the same settings and index give the same bytes."""
+    rng = np.random.default_rng([settings.seed, index])
+    category = _draw_category(settings, rng)
+    breasts = draw_breasts(rng)
+    placed = _place_lesions(category, breasts, settings, rng)
+    detector = Detector(rows=settings.rows, columns=settings.columns)
+    parenchyma = draw_parenchyma(detector, rng)
+    views = {
+        view: _render_view(view, breasts[view.laterality], parenchyma[view], detector, placed, rng)
+        for view in VIEWS
+    }
+    profile = vendors.PROFILES[int(rng.integers(len(vendors.PROFILES)))]
+    identity = vendors.ExamIdentity.derive(settings.seed, index)
+    return PhantomExam(
+        name=f"exam-{settings.seed:04d}-{index:05d}",
+        category=category,
+        views=views,
+        caption=_exam_caption(placed),
+        profile=profile,
+        datasets={
+            view: vendors.to_dataset(
+                image.displayed,
+                view=view,
+                profile=profile,
+                identity=identity,
+                pixel_spacing=detector.spacing,
+                rng=rng,
+            )
+            for view, image in views.items()
+        },
+    )
+
+
+def _draw_category(settings: PhantomSettings, rng: np.random.Generator) -> Category:
+    if rng.random() < settings.malignant_share:
+        return Category.MALIGNANT
+    return Category(rng.choice(list(BENIGN_SHARE), p=list(BENIGN_SHARE.values())))
+
+
+def _place_lesions(
+    category: Category,
+    breasts: Mapping[str, Breast],
+    settings: PhantomSettings,
+    rng: np.random.Generator,
+) -> list[_Placed]:
+    side = str(rng.choice(["L", "R"]))
+    other = "R" if side == "L" else "L"
+    kind = SUSPICIOUS[int(rng.integers(len(SUSPICIOUS)))]
+
+    def place(kind: Kind, views: tuple[str, ...], *, malignant: bool = False) -> _Placed:
+        breast = breasts[views[0][0]]
+        lesion = make_lesion(
+            kind,
+            center=_draw_center(breast, rng),
+            contrast=float(rng.uniform(*settings.contrast)),
+            rng=rng,
+        )
+        return _Placed(
+            lesion=lesion, views=tuple(View(view) for view in views), malignant=malignant
+        )
+
+    both = (f"{side}CC", f"{side}MLO")
+    placed: list[_Placed] = []
+    match category:
+        case Category.MALIGNANT:
+            placed = [place(kind, both, malignant=True)]
+        case Category.SINGLE:
+            placed = [place(kind, (str(rng.choice(both)),))]
+        case Category.CROSSED:
+            placed = [place(kind, (f"{side}CC",)), place(kind, (f"{other}MLO",))]
+        case Category.SYMMETRIC:
+            placed = [place(kind, both), place(kind, (f"{other}CC", f"{other}MLO"))]
+        case Category.INNOCENT:
+            placed = [place(INNOCENT[int(rng.integers(len(INNOCENT)))], both)]
+    if rng.random() < settings.incidental_share:
+        innocent = INNOCENT[int(rng.integers(len(INNOCENT)))]
+        where = str(rng.choice(["L", "R"]))
+        placed.append(place(innocent, (f"{where}CC", f"{where}MLO")))
+    return placed
+
+
+def _draw_center(breast: Breast, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Draw a point that lies well inside the outline of both views."""
+    while True:
+        depth = breast.depth * rng.uniform(0.25, 0.75)
+        lateral, height = breast.half_width * rng.uniform(-0.55, 0.55, 2)
+        point = np.array([[depth, lateral, height]])
+        radial = [
+            breast.radial(projection, *np.float32(breast.locate(View("L" + projection), point)[0]))
+            for projection in ("CC", "MLO")
+        ]
+        if max(float(value) for value in radial) < 0.8:
+            return float(depth), float(lateral), float(height)
+
+
+def _render_view(
+    view: View,
+    breast: Breast,
+    parenchyma: Parenchyma,
+    detector: Detector,
+    placed: list[_Placed],
+    rng: np.random.Generator,
+) -> PhantomView:
+    tissue, thickness = render(breast, view, parenchyma, detector)
+    boxes = []
+    seen = [item for item in placed if view in item.views]
+    for item in seen:
+        offsets = np.array([(0.0, 0.0, 0.0), *(body.offset for body in item.lesion.bodies)])
+        points = breast.locate(view, offsets + np.array(item.lesion.center)) / detector.spacing
+        top, left, height, width = add_shadow(
+            tissue, item.lesion, points=points, spacing=detector.spacing
+        )
+        if view.laterality == "R":
+            left = detector.columns - left - width
+        boxes.append(
+            LesionBox(
+                kind=item.lesion.kind,
+                malignant=item.malignant,
+                top=top,
+                left=left,
+                height=height,
+                width=width,
+            )
+        )
+    noise = np.float32(0.012) * rng.standard_normal(tissue.shape, dtype=np.float32)
+    displayed = np.clip(tissue * thickness + noise * (thickness > 0), 0.0, 1.0)
+    if view.laterality == "R":
+        displayed = displayed[:, ::-1]
+    displayed = np.ascontiguousarray(displayed, dtype=np.float32)
+    draw_lead_marker(displayed, view, spacing=detector.spacing)
+    return PhantomView(
+        view=view,
+        displayed=displayed,
+        boxes=tuple(boxes),
+        caption=view_caption(view, breast.density, [item.lesion.kind for item in seen]),
+    )
+
+
+def view_caption(view: View, density: str, kinds: list[Kind]) -> str:
+    """Describe one view; the side is not named, since a model sees every chest wall at the left."""
+    projection = "craniocaudal" if view.projection == "CC" else "mediolateral oblique"
+    finding = " and ".join(sorted(f"a {kind}" for kind in set(kinds))) or "no abnormality"
+    return f"{projection} mammogram, density {density}, {finding}".replace("a coarse", "coarse")
+
+
+def _exam_caption(placed: list[_Placed]) -> str:
+    for item in placed:
+        if item.malignant:
+            side = "left" if item.views[0].laterality == "L" else "right"
+            return f"mammogram exam, malignant {item.lesion.kind} in the {side} breast"
+    return "mammogram exam, benign or normal"
+
+
+def make_exams(settings: PhantomSettings, exams: int, *, first: int = 0) -> Iterator[PhantomExam]:
+    """Make exams ``first`` to ``first + exams - 1`` of a set, one after the other."""
+    return (make_exam(settings, index) for index in range(first, first + exams))
+
+
+MANIFEST_COLUMNS = (
+    "exam",
+    "malignant",
+    "category",
+    "view",
+    "file",
+    "profile",
+    "transfer_syntax",
+    "caption",
+    "exam_caption",
+    "boxes",
+)
+
+
+def write_exam(exam: PhantomExam, folder: Path, *, compressed: bool) -> list[dict[str, str]]:
+    """Write an exam's four DICOM files into ``folder/<exam>`` and return its manifest rows."""
+    place = folder / exam.name
+    place.mkdir(parents=True)
+    rows = []
+    for number, (view, image) in enumerate(exam.views.items(), start=1):
+        dataset = exam.datasets[view]
+        syntax = exam.profile.transfer_syntax if compressed else ExplicitVRLittleEndian
+        path = place / f"IM{number:04d}.dcm"
+        encodings.write(dataset, path, syntax)
+        boxes = [
+            {
+                "kind": box.kind.value,
+                "malignant": box.malignant,
+                "top": box.top,
+                "left": box.left,
+                "height": box.height,
+                "width": box.width,
+            }
+            for box in image.boxes
+        ]
+        rows.append(
+            {
+                "exam": exam.name,
+                "malignant": str(int(exam.malignant)),
+                "category": exam.category.value,
+                "view": view.value,
+                "file": path.relative_to(folder).as_posix(),
+                "profile": exam.profile.name,
+                "transfer_syntax": str(syntax),
+                "caption": image.caption,
+                "exam_caption": exam.caption,
+                "boxes": json.dumps(boxes),
+            }
+        )
+    return rows
+
+
+def write_exams(settings: PhantomSettings, exams: int, folder: Path) -> Path:
+    """Write a set of exams and its ``manifest.csv``; return the manifest's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "manifest.csv"
+    with manifest.open("x", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, MANIFEST_COLUMNS)
+        writer.writeheader()
+        for exam in track(make_exams(settings, exams), total=exams, description="Phantom exams"):
+            writer.writerows(write_exam(exam, folder, compressed=settings.compressed))
+    return manifest
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    exams: Annotated[int, typer.Option(help="How many exams.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the set.")] = 1,
+    rows: Annotated[int, typer.Option(help="Rows of every image, up to 4096.")] = 2048,
+    columns: Annotated[int, typer.Option(help="Columns of every image, up to 3328.")] = 1664,
+) -> None:
+    """Write phantom exams as DICOM files with a manifest."""
+    settings = PhantomSettings(seed=seed, rows=rows, columns=columns)
+    write_exams(settings, exams, out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
