@@ -1,0 +1,259 @@
+"""The demo model from nothing: phantom exams -> small CLIP -> adapters -> checkpoint.
+
+``python -m training.demo_model --out FOLDER`` makes the exams, pre-trains, trains the adapters on
+all four views and, for comparison, on the CC and on the MLO views alone, and measures all three on
+exams that nothing before has seen. ``export/build_engine.py`` turns the checkpoint into a bundle.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Measurement, Preprocessing
+from mammoclip_sdk.exam import VIEWS, View
+from training.adapters import AdapterConfig
+from training.checkpoint import Provenance, TrainedFinding
+from training.data import ExamSet, phantom_set
+from training.evaluation import (
+    auc_interval,
+    calibrated,
+    choose_threshold,
+    fit_calibration,
+    measure_operating_point,
+)
+from training.model import MammoClip, ModelConfig, save_checkpoint
+from training.phantom import PhantomSettings
+from training.pretrain import PretrainSettings, PretrainStage, pretrain
+from training.train import TrainSettings, malignancy_logits, train_adapters
+
+FINDING = "malignancy"
+INTENDED_USE = (
+    "Demonstration and testing of this software on computer-made phantom exams. The model has "
+    "never seen a mammogram of a person; what it says about one means nothing. "
+    "Not for clinical use."
+)
+
+_ADAPTER = AdapterConfig(
+    rank=32, activation="gelu", placement="both", connection="serial", scale=1.0
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Everything the demo model is made from."""
+
+    seed: int
+    model: ModelConfig
+    preprocessing: Preprocessing
+    pretraining: PretrainSettings
+    training: TrainSettings
+    contrast: tuple[float, float]
+    """Of the lesions in the exams the adapters are trained, calibrated and measured on."""
+    training_exams: int
+    calibration_exams: int
+    test_exams: int
+    golden_exams: int
+
+
+DEMO = DemoSettings(
+    seed=2404,
+    model=ModelConfig(
+        open_clip_model="phantom-clip",
+        pretrained=None,
+        image_size=(192, 96),
+        n_local=3,
+        view_embedding="learned",
+        image_adapter=_ADAPTER,
+        text_adapter=_ADAPTER,
+    ),
+    preprocessing=Preprocessing(
+        version=PREPROCESSING_VERSION,
+        height=192,
+        width=96,
+        voi="header_window",
+        percentiles=None,
+        segmentation_threshold=0.05,
+        crop_margin=0.02,
+        background="zero",
+        geometry="letterbox",
+        resampling="area",
+        jpeg2000_reduction=0,
+    ),
+    pretraining=PretrainSettings(
+        seed=2404,
+        stages=(
+            PretrainStage(contrast=(0.5, 0.9), exams=1500, epochs=8),
+            PretrainStage(contrast=(0.25, 0.6), exams=3000, epochs=12),
+        ),
+    ),
+    training=TrainSettings(
+        seed=2404,
+        negative_prompt="mammogram exam, benign or normal",
+        positive_prompt="mammogram exam, malignant finding in one breast",
+        epochs=20,
+    ),
+    contrast=(0.25, 0.5),
+    training_exams=4000,
+    calibration_exams=600,
+    test_exams=800,
+    golden_exams=8,
+)
+
+
+def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None:
+    """Make the demo checkpoint in ``out/checkpoint``; exams are kept in ``out/exams``."""
+    began = time.monotonic()
+    losses: list[dict[str, object]] = []
+
+    def report(stage: str, loss: float) -> None:
+        losses.append({"stage": stage, "loss": loss})
+        console.print(f"{stage}: loss {loss:.4f} after {time.monotonic() - began:.0f} s")
+
+    exams = _make_sets(settings, out / "exams")
+    torch.manual_seed(settings.seed)
+    base = MammoClip(replace(settings.model, image_adapter=None, text_adapter=None))
+    pretrain(base, settings.pretraining, exams.pretraining, report=report)
+
+    measurements = []
+    for name, views in _COMPARED.items():
+        model = _with_adapters(base, settings)
+        trained = replace(settings.training, views=views)
+        train_adapters(model, trained, exams.training, report=report)
+        logits = malignancy_logits(model, trained, exams.test)
+        measurement = _auc(name, exams.test, logits, settings)
+        console.print(f"{name}: {measurement.value.estimate:.3f} on {measurement.exams} exams")
+        measurements.append(measurement)
+        if views == VIEWS:
+            four_views = model
+    finding = _calibrate(four_views, settings, exams)
+    save_checkpoint(
+        out / "checkpoint",
+        four_views,
+        settings=asdict(settings),
+        report={"losses": losses, "seconds": round(time.monotonic() - began)},
+        provenance=Provenance(
+            git_commit=_git_commit(), seed=settings.seed, command="make demo-model"
+        ),
+        preprocessing=settings.preprocessing,
+        findings=[finding],
+        measurements=measurements,
+        intended_use=INTENDED_USE,
+        golden_views=exams.calibration.views[: settings.golden_exams].float() / 255,
+    )
+
+
+_COMPARED: dict[str, tuple[View, ...]] = {
+    "AUC": VIEWS,
+    "AUC of CC views alone": (View.LCC, View.RCC),
+    "AUC of MLO views alone": (View.LMLO, View.RMLO),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sets:
+    pretraining: list[ExamSet]
+    training: ExamSet
+    calibration: ExamSet
+    test: ExamSet
+
+
+def _make_sets(settings: DemoSettings, folder: Path) -> _Sets:
+    """Make every set from a seed of its own: no exam is in two of them."""
+
+    def make(name: str, number: int, contrast: tuple[float, float], exams: int) -> ExamSet:
+        phantom = PhantomSettings(seed=settings.seed + number, contrast=contrast)
+        return phantom_set(
+            phantom, exams, settings.preprocessing, cache=folder / f"{name}.safetensors"
+        )
+
+    return _Sets(
+        pretraining=[
+            make(f"pretraining-{number}", number, stage.contrast, stage.exams)
+            for number, stage in enumerate(settings.pretraining.stages, start=1)
+        ],
+        training=make("training", 100, settings.contrast, settings.training_exams),
+        calibration=make("calibration", 101, settings.contrast, settings.calibration_exams),
+        test=make("test", 102, settings.contrast, settings.test_exams),
+    )
+
+
+def _with_adapters(base: MammoClip, settings: DemoSettings) -> MammoClip:
+    """Return a copy of the pre-trained model with fresh adapters."""
+    torch.manual_seed(settings.seed)
+    model = MammoClip(settings.model)
+    missing, unexpected = model.load_state_dict(deepcopy(base.state_dict()), strict=False)
+    added = [name for name in missing if "_adapter." in name or name == "image.view_embedding"]
+    if unexpected or added != list(missing):
+        raise ValueError(f"found {unexpected} and no {missing}; expected a model without adapters")
+    return model
+
+
+def _auc(name: str, exams: ExamSet, logits: np.ndarray, settings: DemoSettings) -> Measurement:
+    return Measurement(
+        name=name,
+        finding=FINDING,
+        value=auc_interval(exams.malignant.numpy(), logits),
+        exams=len(exams),
+        data=f"phantom exams, seed {settings.seed + 102}, contrast {settings.contrast}",
+    )
+
+
+def _calibrate(model: MammoClip, settings: DemoSettings, exams: _Sets) -> TrainedFinding:
+    """Fit calibration and thresholds on one set of exams and measure them on another."""
+    positive = exams.calibration.malignant.numpy()
+    logits = malignancy_logits(model, settings.training, exams.calibration)
+    calibration = fit_calibration(
+        positive,
+        logits,
+        data=f"{len(exams.calibration)} phantom exams, seed {settings.seed + 101}, "
+        "half of them malignant",
+    )
+    fitted = calibrated(calibration, logits)
+    tested = calibrated(calibration, malignancy_logits(model, settings.training, exams.test))
+    return TrainedFinding(
+        name=FINDING,
+        negative_prompt=settings.training.negative_prompt,
+        positive_prompt=settings.training.positive_prompt,
+        calibration=calibration,
+        operating_points=tuple(
+            measure_operating_point(
+                f"{kind} 90 %",
+                choose_threshold(positive, fitted, name=kind, share=0.9),
+                exams.test.malignant.numpy(),
+                tested,
+            )
+            for kind in ("sensitivity", "specificity")
+        ),
+    )
+
+
+def _git_commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return found.stdout.strip()
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for exams and checkpoint.")],
+) -> None:
+    """Make the demo model's checkpoint from nothing."""
+    make_demo_model(DEMO, out, Console())
+
+
+if __name__ == "__main__":
+    typer.run(main)

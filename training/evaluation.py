@@ -1,0 +1,105 @@
+"""How good a score is, with its uncertainty: AUC by DeLong, Wilson intervals, Platt calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+from sklearn.linear_model import LogisticRegression
+
+from mammoclip_sdk.bundle import Calibration, Interval, OperatingPoint
+
+LEVEL = 0.95
+_Z = float(norm.ppf(0.5 + LEVEL / 2))
+
+
+def auc_interval(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Interval:
+    """Return the area under the ROC curve with DeLong's confidence interval.
+
+    Parameters
+    ----------
+    positive : bool (N,)
+    scores : float (N,)
+        Higher means more likely positive; ties count one half.
+
+    Notes
+    -----
+    Variance by placement values (DeLong, DeLong and Clarke-Pearson, Biometrics 44:837, 1988),
+    computed from mid-ranks (Sun and Xu, IEEE Signal Processing Letters 21:1389, 2014).
+    """
+    positives, negatives = scores[positive], scores[~positive]
+    count, others = len(positives), len(negatives)
+    if min(count, others) < 2:
+        raise ValueError(f"found {count} positives and {others} negatives; expected 2 of each")
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    beats = (ranks[:count] - rankdata(positives)) / others
+    beaten = 1 - (ranks[count:] - rankdata(negatives)) / count
+    auc = float(beats.mean())
+    error = float(np.sqrt(beats.var(ddof=1) / count + beaten.var(ddof=1) / others))
+    return Interval(
+        estimate=auc,
+        lower=max(0.0, auc - _Z * error),
+        upper=min(1.0, auc + _Z * error),
+        level=LEVEL,
+        method="delong",
+    )
+
+
+def wilson_interval(successes: int, trials: int) -> Interval:
+    """Return a proportion with Wilson's score interval."""
+    if trials < 1:
+        raise ValueError("found no trials; expected at least one")
+    share = successes / trials
+    spread = _Z * np.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
+    scale = 1 + _Z**2 / trials
+    middle = share + _Z**2 / (2 * trials)
+    return Interval(
+        estimate=share,
+        lower=max(0.0, float((middle - spread) / scale)),
+        upper=min(1.0, float((middle + spread) / scale)),
+        level=LEVEL,
+        method="wilson",
+    )
+
+
+def fit_calibration(
+    positive: NDArray[np.bool_], logits: NDArray[np.float64], *, data: str
+) -> Calibration:
+    """Fit Platt scaling to logits (N,), positive minus negative prompt, of exams not trained on."""
+    model = LogisticRegression(C=np.inf).fit(logits[:, None], positive)
+    return Calibration(
+        slope=float(model.coef_[0, 0]), intercept=float(model.intercept_[0]), fitted_on=data
+    )
+
+
+def calibrated(calibration: Calibration, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the calibrated probabilities of logits (N,)."""
+    return 1 / (1 + np.exp(-(calibration.slope * logits + calibration.intercept)))
+
+
+def choose_threshold(
+    positive: NDArray[np.bool_], scores: NDArray[np.float64], *, name: str, share: float
+) -> float:
+    """Return the threshold that reaches a ``sensitivity`` or a ``specificity`` of ``share``.
+
+    The highest threshold with that sensitivity, or the lowest with that specificity, on these
+    exams; scores at or above it are called positive.
+    """
+    if name == "sensitivity":
+        return float(np.quantile(scores[positive], 1 - share, method="lower"))
+    if name == "specificity":
+        return float(np.nextafter(np.quantile(scores[~positive], share, method="higher"), 1.0))
+    raise ValueError(f"found {name!r}; expected sensitivity or specificity")
+
+
+def measure_operating_point(
+    name: str, threshold: float, positive: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> OperatingPoint:
+    """Measure a threshold on exams it was not chosen on."""
+    called = scores >= threshold
+    return OperatingPoint(
+        name=name,
+        threshold=threshold,
+        sensitivity=wilson_interval(int(called[positive].sum()), int(positive.sum())),
+        specificity=wilson_interval(int((~called[~positive]).sum()), int((~positive).sum())),
+    )
