@@ -1,0 +1,1 @@
+"""What the software costs and how well it scores, measured side by side within one run."""
