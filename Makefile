@@ -17,7 +17,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DEMO := .venv/demo
 TEST := .venv/test
 LOCK := .venv/lock
-MODEL := work/demo-model
+MODEL := build/demo-model
 COMPILE := $(LOCK)/$(BIN)/uv pip compile pyproject.toml --constraint requirements/held.in \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-config \
 	--annotation-style line --custom-compile-command "make lock" --quiet
@@ -57,6 +57,8 @@ demo-model: $(TEST)/built
 	@$(TEST)/$(BIN)/python -m training.demo_model --out $(MODEL)
 	@$(TEST)/$(BIN)/python export/build_engine.py --checkpoint $(MODEL)/checkpoint \
 		--out mammoclip_sdk/demo/bundle --name phantom-demo --overwrite
+	@$(TEST)/$(BIN)/python -m training.example_exam --out mammoclip_sdk/demo/exam
+	@$(TEST)/$(BIN)/python -m benchmarks.readme
 
 wheel: $(DEMO)/installed
 	@$(DEMO)/$(BIN)/python -m checks.built_wheel
@@ -69,7 +71,7 @@ lock: $(LOCK)/installed
 	@echo "renewed requirements/demo.lock and requirements/test.lock"
 
 clean:
-	@rm -rf .venv build dist report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	@rm -rf .venv build dist report.html mammoclip-report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

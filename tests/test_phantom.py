@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from mammoclip_sdk.views import read_exam
 from training.breast import (
     DENSITIES,
     Detector,
+    Parenchyma,
     draw_breasts,
     draw_parenchyma,
     power_law_field,
     render,
 )
 from training.lead_marker import draw_lead_marker
-from training.lesions import SUSPICIOUS, Body, Kind, Lesion, add_shadow, make_lesion
+from training.lesions import SUSPICIOUS, Body, Kind, Lesion, add_shadow
 from training.phantom import (
     MANIFEST_COLUMNS,
     Category,
@@ -84,6 +86,12 @@ def test_traps_show_the_suspicious_appearance_where_it_does_not_mean_cancer(exam
         assert suspicious_views(exam) in views
 
 
+def without_lesions(exam):
+    """The same exam with every lesion's contrast at zero, and nothing else changed."""
+    index = int(exam.name.rsplit("-", 1)[1])
+    return make_exam(replace(SMALL, contrast=(0.0, 0.0)), index)
+
+
 def test_a_lesion_lies_at_the_same_depth_behind_the_nipple_in_both_views(exams):
     for exam in (exam for exam in exams if exam.malignant):
         columns = [
@@ -95,17 +103,62 @@ def test_a_lesion_lies_at_the_same_depth_behind_the_nipple_in_both_views(exams):
         assert columns[0] == pytest.approx(columns[1], abs=1.5)
 
 
-def test_a_box_holds_the_brightness_its_lesion_adds():
-    rng = np.random.default_rng(0)
-    lesion = make_lesion(Kind.SPICULATED_MASS, center=(0, 0, 0), contrast=0.3, rng=rng)
-    image = np.zeros((200, 200), np.float32)
-    offsets = np.array([(0, 0, 0), *(body.offset for body in lesion.bodies)])
-    top, left, height, width = add_shadow(
-        image, lesion, points=100 + offsets[:, :2] / 0.4, spacing=0.4
+def test_the_oblique_view_is_another_projection_of_the_same_lesion(exams):
+    rows = np.array(
+        [
+            [box.top + box.height / 2 for image in exam.views.values() for box in image.boxes]
+            for exam in exams
+            if exam.malignant and sum(len(image.boxes) for image in exam.views.values()) == 2
+        ]
     )
-    inside = image[top : top + height, left : left + width].sum()
-    assert inside / image.sum() > 0.97
-    assert 0.3 < image.max() <= 0.3 * 2.5
+    assert len(rows) > 10
+    assert np.abs(rows[:, 0] - rows[:, 1]).max() > 8, "pixels of 1.8 mm"
+    assert len(np.unique(rows[:, 0].round())) > 5
+
+
+def test_the_boxes_hold_what_the_lesions_add_on_both_sides(exams):
+    sides = set()
+    for exam in exams[:24]:
+        bare = without_lesions(exam)
+        for view, image in exam.views.items():
+            added = image.displayed - bare.views[view].displayed
+            if not image.boxes:
+                assert not added.any()
+                continue
+            sides.add(view.laterality)
+            inside = np.zeros(added.shape, bool)
+            for box in image.boxes:
+                inside[box.top : box.top + box.height, box.left : box.left + box.width] = True
+            assert added.max() > 0.03
+            assert added[inside].sum() > 0.9 * added.sum()
+    assert sides == {"L", "R"}
+
+
+def test_every_kind_and_every_density_occurs_and_is_named_in_the_captions(exams):
+    for exam in exams:
+        for view, image in exam.views.items():
+            name = {"CC": "craniocaudal", "MLO": "mediolateral oblique"}[view.projection]
+            assert image.caption.startswith(f"{name} mammogram, density ")
+            for kind in Kind:
+                assert (kind.value in image.caption) == any(b.kind is kind for b in image.boxes)
+            assert ("no abnormality" in image.caption) == (not image.boxes)
+    captions = [image.caption for exam in exams for image in exam.views.values()]
+    for word in [*(kind.value for kind in Kind), *(f"density {d}" for d in DENSITIES)]:
+        assert any(word in caption for caption in captions), word
+
+
+def test_the_exam_caption_names_the_malignant_lesion_and_its_side(exams):
+    for exam in exams:
+        if not exam.malignant:
+            assert exam.caption == "mammogram exam, benign or normal"
+            continue
+        ((kind, side),) = {
+            (box.kind.value, "left" if view.laterality == "L" else "right")
+            for view, image in exam.views.items()
+            for box in image.boxes
+            if box.malignant
+        }
+        assert exam.caption == f"mammogram exam, malignant {kind} in the {side} breast"
 
 
 @given(spacing=st.floats(0.05, 1.0), row=st.floats(40, 60), column=st.floats(40, 60))
@@ -145,31 +198,60 @@ def test_the_two_breasts_are_alike_but_not_identical():
     assert abs(unrelated) < 0.4
 
 
-def test_density_classes_are_ordered_by_brightness():
-    from dataclasses import replace
+@pytest.fixture(scope="module")
+def smooth():
+    """The two views of a left breast without texture, and the breast."""
+    detector = Detector(rows=512, columns=416)
+    breast = replace(draw_breasts(np.random.default_rng(4))["L"], texture=0.0)
+    flat = np.zeros((detector.rows, detector.columns), np.float32)
+    parenchyma = Parenchyma(glandular=flat, texture=flat)
+    pictures = {
+        view: render(breast, view, parenchyma, detector).displayed()
+        for view in (View.LCC, View.LMLO)
+    }
+    return breast, detector, pictures
 
+
+def test_density_classes_are_ordered_by_brightness():
     rng = np.random.default_rng(3)
     detector = Detector(rows=256, columns=208)
     breast = draw_breasts(rng)["L"]
     parenchyma = draw_parenchyma(detector, rng)[View.LCC]
     means = [
-        render(replace(breast, density=density), View.LCC, parenchyma, detector)[0].mean()
+        render(replace(breast, density=density), View.LCC, parenchyma, detector).displayed().mean()
         for density in DENSITIES
     ]
     assert means == sorted(means)
-    assert means[-1] - means[0] > 0.03
+    assert means[-1] - means[0] > 0.01
 
 
-def test_only_the_mlo_view_shows_the_pectoral_muscle():
-    detector = Detector(rows=256, columns=208)
-    breasts = draw_breasts(np.random.default_rng(4))
-    parenchyma = draw_parenchyma(detector, np.random.default_rng(4))
-    corner = (slice(20, 60), slice(0, 10))
-    cc, mlo = (
-        render(breasts["L"], view, parenchyma[View.LCC], detector)[0][corner].mean()
-        for view in (View.LCC, View.LMLO)
-    )
-    assert mlo - cc > 0.15
+def test_only_the_mlo_view_shows_the_pectoral_muscle(smooth):
+    breast, detector, pictures = smooth
+    above = round((breast.middle - 0.8 * breast.half_width) / detector.spacing)
+    wall = slice(2, 12)
+    assert pictures[View.LMLO][above, wall].mean() - pictures[View.LCC][above, wall].mean() > 0.15
+    below = round((breast.middle + 0.5 * breast.half_width) / detector.spacing)
+    assert pictures[View.LMLO][below, wall].mean() < pictures[View.LMLO][above, wall].mean() - 0.15
+
+
+def test_a_skin_line_runs_inside_the_outline(smooth):
+    breast, detector, pictures = smooth
+    row = round((breast.middle - 0.5 * breast.half_width) / detector.spacing)
+    profile = pictures[View.LCC][row]
+    outline = int(np.flatnonzero(profile).max())
+    rim = profile[outline - 8 : outline + 1]
+    peak = int(rim.argmax())
+    assert 2 <= peak <= 7, "a line, not the edge itself and not the tissue behind it"
+    assert rim[peak] > 1.2 * profile[outline - 12 : outline - 7].min()
+
+
+def test_the_nipple_stands_out_of_the_outline(smooth):
+    breast, detector, pictures = smooth
+    tip = int((breast.depth + 3.0) / detector.spacing)
+    row = int(breast.middle / detector.spacing)
+    for picture in pictures.values():
+        assert picture[row, tip] > 0.05
+        assert picture[row - 40, tip] == 0
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -179,6 +261,16 @@ def test_the_lead_marker_is_away_from_the_chest_wall(view):
     columns = np.flatnonzero(displayed.any(axis=0))
     assert (columns.min() > 300) if view.laterality == "L" else (columns.max() < 116)
     assert set(np.unique(displayed)) == {0.0, 1.0}
+
+
+def test_every_exam_bears_its_own_markers(exams):
+    spacing = Detector(rows=SMALL.rows, columns=SMALL.columns).spacing
+    for view, image in exams[0].views.items():
+        marker = np.zeros_like(image.displayed)
+        draw_lead_marker(marker, view, spacing=spacing)
+        corner = slice(0, SMALL.columns // 3) if view.laterality == "R" else slice(70, None)
+        assert np.array_equal(image.displayed[:14, corner] == 1, marker[:14, corner] == 1)
+        assert marker.sum() > 20
 
 
 def test_written_exams_are_read_back_as_what_the_manifest_says(tmp_path):

@@ -1,4 +1,4 @@
-"""Training: only what may change changes, runs repeat, and augmentation never swaps sides."""
+"""Training: only what may change changes, runs repeat, and augmentation keeps what matters."""
 
 from dataclasses import replace
 
@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_clip.loss import ClipLoss
 
 from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
 from training.adapters import AdapterConfig
-from training.data import ExamSet, augment, phantom_set
+from training.data import ExamSet, augment, phantom_set, swap_sides
 from training.model import MammoClip, ModelConfig
 from training.phantom import PhantomSettings
 from training.pretrain import PretrainSettings, PretrainStage, make_optimizer, pretrain
@@ -20,7 +21,7 @@ ADAPTER = AdapterConfig(rank=4, activation="gelu", placement="both", connection=
 CONFIG = ModelConfig(
     open_clip_model="phantom-clip",
     pretrained=None,
-    image_size=(48, 24),
+    image_size=(48, 32),
     n_local=3,
     view_embedding="learned",
     image_adapter=ADAPTER,
@@ -37,7 +38,7 @@ SETTINGS = TrainSettings(
 PREPROCESSING = Preprocessing(
     version=PREPROCESSING_VERSION,
     height=48,
-    width=24,
+    width=32,
     voi="header_window",
     percentiles=None,
     segmentation_threshold=0.05,
@@ -52,7 +53,7 @@ PREPROCESSING = Preprocessing(
 def bright_exams(count=32):
     """Exams whose label is the brightness of the left breast's views."""
     generator = torch.Generator().manual_seed(0)
-    views = torch.randint(0, 100, (count, 4, 1, 48, 24), generator=generator, dtype=torch.uint8)
+    views = torch.randint(0, 100, (count, 4, 1, 48, 32), generator=generator, dtype=torch.uint8)
     malignant = torch.arange(count) % 2 == 0
     views[malignant, ::2] += 120
     captions = tuple(
@@ -97,6 +98,56 @@ def test_a_model_of_two_views_never_sees_the_other_two():
     before = malignancy_logits(model, settings, exams)
     exams.views[:, [VIEWS.index(View.LCC), VIEWS.index(View.LMLO)]] = 0
     assert (malignancy_logits(model, settings, exams) == before).all()
+
+
+def test_training_sees_augmented_exams_with_either_side_first(monkeypatch):
+    seen = []
+    model, exams = fresh(), bright_exams(8)
+    encode = model.encode_exam
+    monkeypatch.setattr(
+        model, "encode_exam", lambda images, views: seen.append(images) or encode(images, views)
+    )
+    train_adapters(model, replace(SETTINGS, epochs=8), exams, report=lambda *_: None)
+    batches = torch.stack(seen)  # every batch holds all eight exams
+    assert not torch.equal(batches[0].sort(dim=0).values, batches[1].sort(dim=0).values)
+    left, right = batches[:, :, 0].mean(dim=(2, 3, 4)), batches[:, :, 1].mean(dim=(2, 3, 4))
+    bright = torch.maximum(left, right) > 1.5 * torch.minimum(left, right)
+    assert 0.2 < (left > right)[bright].float().mean() < 0.8
+
+
+@pytest.mark.parametrize(
+    ("order", "swaps"),
+    [(VIEWS, True), ((View.LCC, View.RCC), True), ((View.LCC, View.LMLO), False)],
+)
+def test_swapping_sides_exchanges_whole_breasts(order, swaps):
+    views = torch.arange(len(order)).float().reshape(1, -1, 1, 1, 1).repeat(64, 1, 1, 1, 1)
+    swapped = swap_sides(views, order, torch.Generator().manual_seed(0)).flatten(1).tolist()
+    as_is = [float(number) for number in range(len(order))]
+    other = {4: [1.0, 0.0, 3.0, 2.0], 2: [1.0, 0.0]}[len(order)]
+    assert as_is in swapped
+    assert (other in swapped) == swaps
+    assert all(row in (as_is, other) for row in swapped)
+
+
+def test_the_pretraining_loss_is_open_clips_and_every_stage_is_visited():
+    exams, losses = bright_exams(), []
+    stage = PretrainStage(contrast=(0.2, 0.3), exams=32, epochs=1)
+    plan = PretrainSettings(
+        seed=3, stages=(stage, stage), batch_size=128, learning_rate=0.0, bfloat16=False
+    )
+    model = fresh()
+    pretrain(model, plan, [exams, exams], report=lambda *item: losses.append(item))
+    assert [name for name, _ in losses] == ["stage 1", "stage 2"]
+    # Nothing was learned at a rate of 0: the last batch's loss can be computed again.
+    captions = [caption for captions in exams.view_captions for caption in captions]
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(2):
+        order = torch.randperm(128, generator=generator)
+        images = augment(exams.views.flatten(0, 1)[order].float() / 255, generator)
+    with torch.no_grad():
+        texts = model.encode_text(model.tokenize([captions[number] for number in order]))
+        expected = ClipLoss()(model.encode_view(images), texts, model.logit_scale.exp())
+    assert losses[-1][1] == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_pretraining_pulls_views_to_their_captions():
@@ -151,7 +202,7 @@ def test_phantom_sets_are_cached_only_for_the_settings_they_were_made_from(tmp_p
     again = phantom_set(phantom, 3, PREPROCESSING, cache=cache, workers=1)
     assert torch.equal(made.views, again.views)
     assert made.view_captions == again.view_captions
-    assert made.views.shape == (3, 4, 1, 48, 24)
+    assert made.views.shape == (3, 4, 1, 48, 32)
     assert made.views.amax(dim=(2, 3, 4)).min() > 60, "every view shows a breast"
     with pytest.raises(ValueError, match="made from other settings"):
         phantom_set(replace(phantom, seed=6), 3, PREPROCESSING, cache=cache, workers=1)

@@ -24,6 +24,9 @@ _GLANDULAR_BIAS = {"A": -1.5, "B": -0.6, "C": 0.3, "D": 1.3}
 _SHARED = 0.7
 """Correlation of the two breasts' parenchyma."""
 
+_SKIN_MM = 1.2
+"""How far inside the outline the skin line is brightest."""
+
 Field = NDArray[np.float32]
 
 
@@ -141,18 +144,24 @@ def draw_parenchyma(detector: Detector, rng: np.random.Generator) -> dict[View, 
     return fields
 
 
-def render(
-    breast: Breast, view: View, parenchyma: Parenchyma, detector: Detector
-) -> tuple[Field, Field]:
-    """Render one view of a breast without lesions, chest wall at the left.
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """One view of a breast, chest wall at the left: three fields (rows, columns)."""
 
-    Returns
-    -------
-    tissue, thickness : float32 (rows, columns)
-        Displayed values at full thickness, 0 to 1, and the share of the compressed thickness that
-        is tissue: 1 well inside, falling to 0 at the skin. Lesions are added to ``tissue`` before
-        the two are multiplied.
-    """
+    tissue: Field
+    """Displayed values at full thickness; lesions are added here."""
+    thickness: Field
+    """Share of the compressed thickness that is tissue: 1 well inside, falling to 0 at the skin."""
+    skin: Field
+    """Displayed values of the skin line, seen edge on."""
+
+    def displayed(self) -> Field:
+        """Put the three together; 0 outside the breast."""
+        return self.tissue * self.thickness + self.skin
+
+
+def render(breast: Breast, view: View, parenchyma: Parenchyma, detector: Detector) -> Rendering:
+    """Render one view of a breast without lesions."""
     spacing = np.float32(detector.spacing)
     down = (np.arange(detector.rows, dtype=np.float32)[:, None] + 0.5) * spacing
     across = (np.arange(detector.columns, dtype=np.float32)[None, :] + 0.5) * spacing
@@ -167,9 +176,10 @@ def render(
     if view.projection == "MLO":
         edge = breast.pectoral_width * (1 - down / breast.pectoral_length) - across
         tissue += np.float32(0.25) / (1 + np.exp(np.clip(-edge / 1.5, -30, 30)))
-    tissue += np.float32(0.12) * np.exp(-(((radial - 0.985) / 0.012) ** 2))
+    inside = (1 - radial) / np.maximum(radial, 0.1) * np.hypot(across, down - breast.middle)
+    skin = np.float32(0.16) * np.exp(-(((inside - _SKIN_MM) / 0.8) ** 2)) * (radial < 1)
     nipple = np.hypot(down - breast.middle, across - breast.depth) / 5.0
     thickness = np.maximum(
         np.sqrt(np.clip((1 - radial) / 0.14, 0, 1)), np.clip(2.5 * (1 - nipple), 0, 0.9)
     )
-    return np.maximum(tissue, np.float32(0.12)), thickness
+    return Rendering(tissue=np.maximum(tissue, np.float32(0.12)), thickness=thickness, skin=skin)

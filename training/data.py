@@ -10,6 +10,7 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,15 @@ from safetensors.torch import save_file
 
 from mammoclip_sdk import pixels, tensor
 from mammoclip_sdk.bundle import Preprocessing
-from mammoclip_sdk.exam import VIEWS, SourceImage
+from mammoclip_sdk.exam import VIEWS, SourceImage, View
 from training.phantom import PhantomSettings, make_exam
 
 _CHUNK = 25
 """Exams a worker makes at a time."""
+_DRAWING = frozenset(
+    {"phantom", "breast", "lesions", "lead_marker", "vendors", "vendor_profiles", "stored_values"}
+)
+"""Modules of this folder that decide the pixels and headers of an exam."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +108,10 @@ def phantom_set(
 
 def _phantom_sources() -> str:
     """Hash what draws the exams, so that a cache never outlives a change of the generator."""
-    from hashlib import sha256
-
-    folder = Path(__file__).parent
-    names = ("phantom", "breast", "lesions", "lead_marker", "vendors")
-    return sha256(b"".join((folder / f"{name}.py").read_bytes() for name in names)).hexdigest()
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return sha256(
+        b"".join(path.read_bytes() for path in sources if path.stem in _DRAWING)
+    ).hexdigest()
 
 
 def _make_chunk(recipe: _Recipe) -> tuple[NDArray[np.uint8], list[dict[str, object]]]:
@@ -173,3 +177,25 @@ def augment(views: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     tone = torch.exp(0.15 * torch.randn((count, 1, 1), generator=generator))
     gain = torch.exp(0.08 * torch.randn((count, 1, 1), generator=generator))
     return (gain * moved.clamp_min(1e-4) ** tone).clamp(0, 1).reshape(views.shape)
+
+
+def swap_sides(
+    views: torch.Tensor, order: tuple[View, ...], generator: torch.Generator
+) -> torch.Tensor:
+    """Exchange the left and the right breast of half of the exams.
+
+    Every chest wall is at the left, so that a mirrored woman is the same four images in another
+    order. The label does not change: it asks whether there is cancer, not where. Where ``order``
+    lacks the other side of a view, nothing is exchanged.
+
+    Parameters
+    ----------
+    views : float32 (B, V, 1, height, width)
+        In the order ``order``.
+    """
+    mirrored = [View(("R" if v.laterality == "L" else "L") + v.projection) for v in order]
+    if set(mirrored) != set(order):
+        return views
+    other = [order.index(view) for view in mirrored]
+    swapped = torch.rand(len(views), generator=generator) < 0.5
+    return torch.where(swapped[:, None, None, None, None], views[:, other], views)

@@ -113,6 +113,11 @@ DEMO = DemoSettings(
 def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None:
     """Make the demo checkpoint in ``out/checkpoint``; exams are kept in ``out/exams``."""
     began = time.monotonic()
+    provenance = Provenance(
+        git_commit=_git_commit(),
+        seed=settings.seed,
+        command=f"python -m training.demo_model --out {out}",
+    )
     losses: list[dict[str, object]] = []
 
     def report(stage: str, loss: float) -> None:
@@ -140,10 +145,12 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
         out / "checkpoint",
         four_views,
         settings=asdict(settings),
-        report={"losses": losses, "seconds": round(time.monotonic() - began)},
-        provenance=Provenance(
-            git_commit=_git_commit(), seed=settings.seed, command="make demo-model"
-        ),
+        report={
+            "losses": losses,
+            "seconds": round(time.monotonic() - began),
+            "trained_share": four_views.trained_share(),
+        },
+        provenance=provenance,
         preprocessing=settings.preprocessing,
         findings=[finding],
         measurements=measurements,
@@ -238,14 +245,20 @@ def _calibrate(model: MammoClip, settings: DemoSettings, exams: _Sets) -> Traine
 
 
 def _git_commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return found.stdout.strip()
+    """Return the commit this runs from, marked when tracked files differ from it."""
+
+    def git(*arguments: str) -> str:
+        found = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return found.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
 
 
 def main(

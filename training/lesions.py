@@ -111,7 +111,7 @@ def _microcalcifications(radius: float, rng: np.random.Generator) -> tuple[Body,
     count = int(rng.integers(12, 22))
     distances = radius * rng.uniform(0.1, 1.0, count) ** (1 / 2)
     return tuple(
-        _body(distance * direction, float(rng.uniform(0.35, 0.6)), 2.4, sharp=False)
+        _body(distance * direction, float(rng.uniform(0.4, 0.7)), 4.0, sharp=False)
         for distance, direction in zip(distances, _directions(count, rng), strict=True)
     )
 
@@ -183,7 +183,7 @@ def add_shadow(
     shadow = np.zeros_like(image)
     for body, (row, column) in zip(lesion.bodies, points[1:], strict=True):
         _add_body(shadow, body, float(row), float(column), spacing)
-    image += lesion.contrast * np.minimum(shadow, 2.5)
+    image += lesion.contrast * np.minimum(shadow, 4.0)
     reach = lesion.extent / spacing
     row, column = points[0]
     top, left = (max(0, int(value - reach)) for value in (row, column))

@@ -53,8 +53,8 @@ class Category(enum.StrEnum):
 
 BENIGN_SHARE: dict[Category, float] = {
     Category.NORMAL: 0.15,
-    Category.SINGLE: 0.35,
-    Category.CROSSED: 0.15,
+    Category.SINGLE: 0.40,
+    Category.CROSSED: 0.10,
     Category.SYMMETRIC: 0.20,
     Category.INNOCENT: 0.15,
 }
@@ -229,14 +229,14 @@ def _render_view(
     placed: list[_Placed],
     rng: np.random.Generator,
 ) -> PhantomView:
-    tissue, thickness = render(breast, view, parenchyma, detector)
+    rendering = render(breast, view, parenchyma, detector)
     boxes = []
     seen = [item for item in placed if view in item.views]
     for item in seen:
         offsets = np.array([(0.0, 0.0, 0.0), *(body.offset for body in item.lesion.bodies)])
         points = breast.locate(view, offsets + np.array(item.lesion.center)) / detector.spacing
         top, left, height, width = add_shadow(
-            tissue, item.lesion, points=points, spacing=detector.spacing
+            rendering.tissue, item.lesion, points=points, spacing=detector.spacing
         )
         if view.laterality == "R":
             left = detector.columns - left - width
@@ -250,8 +250,9 @@ def _render_view(
                 width=width,
             )
         )
-    noise = np.float32(0.012) * rng.standard_normal(tissue.shape, dtype=np.float32)
-    displayed = np.clip(tissue * thickness + noise * (thickness > 0), 0.0, 1.0)
+    displayed = rendering.displayed()
+    noise = np.float32(0.012) * rng.standard_normal(displayed.shape, dtype=np.float32)
+    displayed = np.clip(displayed + noise * (displayed > 0), 0.0, 1.0)
     if view.laterality == "R":
         displayed = displayed[:, ::-1]
     displayed = np.ascontiguousarray(displayed, dtype=np.float32)

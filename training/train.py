@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch.nn import functional
 
 from mammoclip_sdk.exam import VIEWS, View
-from training.data import ExamSet, augment
+from training.data import ExamSet, augment, swap_sides
 from training.model import MammoClip, freeze_all_but_adapters
 from training.pretrain import batches, make_optimizer
 
@@ -70,9 +70,13 @@ def train_adapters(
             losses = []
             for batch in batches(len(exams), settings.batch_size, generator):
                 images = augment(exams.views[batch][:, chosen].float() / 255, generator)
+                images = swap_sides(images, settings.views, generator)
                 with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-                    logits = model.logits(images, prompts, settings.views)
-                loss = functional.cross_entropy(logits.float(), exams.malignant[batch].long())
+                    seen = model.encode_exam(images, settings.views)
+                    said = model.encode_text(prompts)
+                # Outside: a logit of 50 in bfloat16 is known to a quarter.
+                logits = model.logit_scale.exp() * seen.float() @ said.float().T
+                loss = functional.cross_entropy(logits, exams.malignant[batch].long())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
