@@ -268,8 +268,16 @@ def _render_view(
 def view_caption(view: View, density: str, kinds: list[Kind]) -> str:
     """Describe one view; the side is not named, since a model sees every chest wall at the left."""
     projection = "craniocaudal" if view.projection == "CC" else "mediolateral oblique"
-    finding = " and ".join(sorted(f"a {kind}" for kind in set(kinds))) or "no abnormality"
-    return f"{projection} mammogram, density {density}, {finding}".replace("a coarse", "coarse")
+    return f"{projection} mammogram, density {density}, {_describe(kinds)}"
+
+
+def _describe(kinds: list[Kind]) -> str:
+    """Name what is seen, after how it looks in this view alone."""
+    if not kinds:
+        return "no abnormality"
+    looks = "suspicious" if any(kind in SUSPICIOUS for kind in kinds) else "benign"
+    named = " and ".join(sorted(f"a {kind}" for kind in set(kinds)))
+    return f"{looks} appearance, {named}".replace("a coarse", "coarse")
 
 
 def _exam_caption(placed: list[_Placed]) -> str:
