@@ -2,20 +2,15 @@
 
 The transfer syntax is read from the file meta by a few lines of this module, and pydicom is
 handed only the bytes behind it: a deflated file, which pydicom would inflate without a limit, is
-refused unopened. Whatever pydicom raises or warns is translated here, because its texts repeat
-the values of the tags they are about.
+refused unopened.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import stat
 import struct
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -27,13 +22,16 @@ from pydicom.uid import UID
 
 from mammoclip_sdk.errors import (
     DicomReadError,
-    MammoClipError,
     NotDicomError,
     UnsupportedTransferSyntaxError,
 )
+from mammoclip_sdk.shield import shielded
 
 MAX_FILE_BYTES = 256 * 2**20
 """Largest accepted file; a 4096 x 3328 mammogram of 16 bits has 27 MB of pixels."""
+
+FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
+"""SOP Class of the images this software scores."""
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -60,42 +58,6 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"})
 _RETRIEVE = "Retrieve or export the image again; the file is damaged or incomplete."
 
-_pydicom_lock = threading.RLock()
-
-
-@contextmanager
-def shielded(name: str) -> Iterator[None]:
-    """Run pydicom code, so that nothing it says leaves this module.
-
-    Every exception that is not this package's own becomes a `DicomReadError` without the original
-    text; warnings and log records of this thread are dropped. Python's warning filters belong to
-    the process, so one thread at a time is inside.
-    """
-    logger = logging.getLogger("pydicom")
-    thread = threading.get_ident()
-
-    def of_another_thread(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    with _pydicom_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.addFilter(of_another_thread)
-        try:
-            yield
-        except MammoClipError:
-            raise
-        except Exception as exc:
-            # pydicom raises what its parsers happen to raise: ValueError, KeyError, struct.error,
-            # RecursionError, MemoryError, EOFError, AttributeError, NotImplementedError ...
-            raise DicomReadError(
-                name,
-                found=f"a header that does not parse ({type(exc).__name__})",
-                expected="a DICOM file whose elements can be read",
-                remedy=_RETRIEVE,
-            ) from None
-        finally:
-            logger.removeFilter(of_another_thread)
-
 
 def read_file(path: Path, *, name: str) -> bytes:
     """Read a DICOM Part 10 file whole.
@@ -118,8 +80,10 @@ def read_file(path: Path, *, name: str) -> bytes:
                 code="not_a_file",
             )
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
+            _require_magic(file.read(_META_START), name)
+            file.seek(0)
+            content = b"" if status.st_size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as exc:  # ValueError: a path that no file system can hold
         raise DicomReadError(
             name,
             found=f"no readable file ({type(exc).__name__})",
@@ -127,15 +91,15 @@ def read_file(path: Path, *, name: str) -> bytes:
             remedy="Check the path and the permissions.",
             code="file_unreadable",
         ) from None
-    if len(content) > MAX_FILE_BYTES:
+    size = max(status.st_size, len(content))
+    if size > MAX_FILE_BYTES:
         raise DicomReadError(
             name,
-            found=f"a file of {max(status.st_size, len(content)) / 2**20:.0f} MiB",
+            found=f"a file of {size / 2**20:.0f} MiB",
             expected=f"at most {MAX_FILE_BYTES // 2**20} MiB",
             remedy="A single mammogram is smaller; check that this is not a multi-frame object.",
             code="file_too_large",
         )
-    _require_magic(content, name)
     return content
 
 
@@ -155,13 +119,7 @@ def read_header(source: bytes, *, name: str) -> Dataset:
 
     header = _parse(source, name, stop)
     if not at_pixels:
-        raise DicomReadError(
-            name,
-            found="no Pixel Data (7FE0,0010) before the end of the file",
-            expected="an image",
-            remedy="If the file should hold an image, it is cut off: retrieve it again.",
-            code="no_pixel_data",
-        )
+        raise _without_pixels(header, name)
     return header
 
 
@@ -174,14 +132,23 @@ def read_dataset(source: bytes, *, name: str) -> Dataset:
     """
     dataset = _parse(source, name, None)
     if "PixelData" not in dataset:
-        raise DicomReadError(
-            name,
-            found="no complete Pixel Data (7FE0,0010)",
-            expected="an image",
-            remedy=_RETRIEVE,
-            code="no_pixel_data",
-        )
+        raise _without_pixels(dataset, name)
     return dataset
+
+
+def _without_pixels(dataset: Dataset, name: str) -> DicomReadError:
+    """Tell what never was an image, such as a report, from an image that is cut off."""
+    with shielded(name):
+        named = (dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID"))
+    classes = {str(uid) for uid in named if uid}
+    other = bool(classes) and FOR_PRESENTATION not in classes
+    return DicomReadError(
+        name,
+        found="no Pixel Data (7FE0,0010) before the end of the file",
+        expected="an image",
+        remedy="Leave it out." if other else _RETRIEVE,
+        code="no_pixel_data" if other else "truncated",
+    )
 
 
 def transfer_syntax(dataset: Dataset, *, name: str) -> str:

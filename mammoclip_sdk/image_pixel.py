@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
 
 from mammoclip_sdk.errors import PixelError
+from mammoclip_sdk.header import Header, described
 
 SMALLEST_SIDE, LARGEST_SIDE = 64, 8192  # pixels; the largest detectors have about 5600
 MOST_PIXELS = 64_000_000
@@ -24,6 +24,8 @@ class Layout:
     bits_stored: int
     high_bit: int
     signed: bool
+    overlay_bits: int = 0
+    """Mask of the bits outside the stored ones that the header gives to overlays."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -31,29 +33,26 @@ class Layout:
         return np.dtype("u1" if self.bits_allocated == 8 else "<u2")
 
 
-def read_layout(header: Dataset, name: str) -> Layout:
+def read_layout(header: Header) -> Layout:
     """Read the attributes, which must agree with each other and lie within the accepted limits.
 
-    To be called inside ``gate.shielded``: values are converted here.
+    To be called inside ``shielded``: values are converted here.
     """
-
-    def number(keyword: str, default: int | None = None) -> int:
-        if default is not None and keyword not in header:
-            return default
-        element = header[keyword]
-        if element.VR != "US" or not isinstance(element.value, int):
-            raise pixel_error(name, f"{element.tag} that is no number", "one US", "pixel_header")
-        return element.value
-
+    name = header.name
+    representation = _unsigned(header, "PixelRepresentation")
     layout = Layout(
-        rows=number("Rows"),
-        columns=number("Columns"),
-        bits_allocated=number("BitsAllocated"),
-        bits_stored=number("BitsStored"),
-        high_bit=number("HighBit"),
-        signed=number("PixelRepresentation", 0) == 1,
+        rows=_unsigned(header, "Rows"),
+        columns=_unsigned(header, "Columns"),
+        bits_allocated=_unsigned(header, "BitsAllocated"),
+        bits_stored=_unsigned(header, "BitsStored"),
+        high_bit=_unsigned(header, "HighBit"),
+        signed=representation == 1,
+        overlay_bits=_overlay_bits(header),
     )
-    if number("SamplesPerPixel", 1) != 1 or int(header.get("NumberOfFrames") or 1) != 1:
+    if representation not in (0, 1):
+        found = f"{described('PixelRepresentation')} {representation}"
+        raise pixel_error(name, found, "0 (unsigned) or 1 (signed)", "pixel_header")
+    if _unsigned(header, "SamplesPerPixel") != 1 or header.number("NumberOfFrames", 1) != 1:
         raise pixel_error(name, "more samples or frames", "one of each", "not_one_frame")
     require_size(layout.rows, layout.columns, name)
     if not (
@@ -68,6 +67,27 @@ def read_layout(header: Dataset, name: str) -> Layout:
             "bits",
         )
     return layout
+
+
+def _unsigned(header: Header, keyword: str) -> int:
+    """Return an attribute of Type 1 and VR US; nothing stands in for an absent one."""
+    number = header.word(keyword)
+    if number is None:
+        raise header.missing(keyword)
+    if header.representation(keyword) != "US":
+        found = f"{described(keyword)} of another VR"
+        raise pixel_error(header.name, found, "US", "pixel_header")
+    return number
+
+
+def _overlay_bits(header: Header) -> int:
+    """Overlays used to lie in unused bits of the pixels, without Overlay Data of their own."""
+    mask = 0
+    for group in range(0x60000000, 0x60200000, 0x20000):  # 6000 to 601E, PS3.3 C.9.2
+        position = header.word(group + 0x0102)
+        if position is not None and 0 <= position < 16 and not header.values(group + 0x3000):
+            mask |= 1 << position
+    return mask
 
 
 def require_size(rows: int, columns: int, name: str) -> None:
@@ -85,12 +105,12 @@ def require_size(rows: int, columns: int, name: str) -> None:
         )
 
 
-def pixel_error(name: str, found: str, expected: str, code: str) -> PixelError:
+def pixel_error(
+    name: str,
+    found: str,
+    expected: str,
+    code: str,
+    remedy: str = "Retrieve the image again, or export it uncompressed.",
+) -> PixelError:
     """Return the error for an image whose header and pixels do not fit together."""
-    return PixelError(
-        name,
-        found=found,
-        expected=expected,
-        remedy="Retrieve the image again, or export it uncompressed.",
-        code=code,
-    )
+    return PixelError(name, found=found, expected=expected, remedy=remedy, code=code)

@@ -22,8 +22,10 @@ from mammoclip_sdk import gate
 from mammoclip_sdk.codestream import FrameHeader, read_jpeg, read_jpeg2000
 from mammoclip_sdk.errors import DicomReadError, PixelError
 from mammoclip_sdk.exam import DisplayAttributes, SourceImage, StoredImage
+from mammoclip_sdk.header import Header
 from mammoclip_sdk.image_pixel import Layout, pixel_error, read_layout, require_size
 from mammoclip_sdk.presentation import read_display
+from mammoclip_sdk.shield import shielded
 
 Stored = NDArray[Any]
 """(rows, columns), uint8 or uint16 by Bits Allocated."""
@@ -38,7 +40,6 @@ _PROCESSES = {
     gate.JPEG_2000_LOSSLESS: ("JPEG 2000",),
     gate.JPEG_2000: ("JPEG 2000",),
 }
-_LOSSY = frozenset({gate.JPEG_BASELINE, gate.JPEG_EXTENDED, gate.JPEG_LS_NEAR, gate.JPEG_2000})
 
 
 def decode(image: SourceImage) -> StoredImage:
@@ -64,11 +65,10 @@ def decode(image: SourceImage) -> StoredImage:
     dataset = _dataset(image)
     name = image.name
     syntax = gate.transfer_syntax(dataset, name=name)
-    with gate.shielded(name):
-        layout = read_layout(dataset, name)
-        display = read_display(
-            dataset, bits_stored=layout.bits_stored, signed=layout.signed, name=name
-        )
+    with shielded(name):
+        header = Header(dataset, name=name)
+        layout = read_layout(header)
+        display = read_display(header, bits_stored=layout.bits_stored, signed=layout.signed)
         stream = _pixel_data(dataset, name)
     if syntax in gate.NATIVE_SYNTAXES:
         pixels = _native(stream, layout, name)
@@ -76,7 +76,9 @@ def decode(image: SourceImage) -> StoredImage:
         pixels = _run_lengths(dataset, layout, name)
     else:
         pixels = _compressed(_frame(stream, name), layout, syntax, name)
-    return _stored(image, _clean(pixels, layout), display, syntax)
+    # Only JPEG 2000 has a sign of its own, so that its decoder returns numbers, not their bits.
+    extended = layout.signed and syntax in gate.JPEG_2000_SYNTAXES
+    return _stored(image, _stored_bits(pixels, layout, name, extended), display, syntax)
 
 
 def _from_array(image: SourceImage, array: Stored) -> StoredImage:
@@ -114,7 +116,7 @@ def _dataset(image: SourceImage) -> Dataset:
             expected="one of the three",
             remedy="Make the SourceImage with read_exam.",
         )
-    with gate.shielded(image.name):
+    with shielded(image.name):
         uid = str(dataset.get("SOPInstanceUID", ""))
     if image.sop_instance_uid is not None and uid != image.sop_instance_uid:
         raise DicomReadError(
@@ -143,14 +145,14 @@ def _native(data: bytes, layout: Layout, name: str) -> Stored:
 
 
 def _run_lengths(dataset: Dataset, layout: Layout, name: str) -> Stored:
-    with gate.shielded(name):
+    with shielded(name, "pixel data"):
         data, _ = get_decoder(RLELossless).as_buffer(dataset, index=0)
     return _native(bytes(data), layout, name)
 
 
 def _frame(data: bytes, name: str) -> bytes:
     """Join the fragments of the one frame, PS3.5 A.4; the offset table is not needed for that."""
-    with gate.shielded(name):
+    with shielded(name, "pixel data"):
         _offset_table, *fragments = generate_fragments(data)
         frame = b"".join(fragments)
     # Every process accepted here ends with EOI or EOC; an even length may add one zero byte.
@@ -174,8 +176,6 @@ def _compressed(frame: bytes, layout: Layout, syntax: str, name: str) -> Stored:
         # Each codec has its own exceptions, and their texts are not under this package's control.
         found = f"a frame that does not decode ({type(exc).__name__})"
         raise pixel_error(name, found, "an undamaged frame", "decode_failed") from None
-    if decoded.dtype.kind == "i":
-        decoded = decoded.view(f"u{decoded.dtype.itemsize}")
     if (
         decoded.shape != (layout.rows, layout.columns)
         or decoded.dtype.itemsize > layout.dtype.itemsize
@@ -186,9 +186,9 @@ def _compressed(frame: bytes, layout: Layout, syntax: str, name: str) -> Stored:
             f"({layout.rows}, {layout.columns}) of {layout.dtype}",
             "decoded_shape",
         )
-    if syntax in _LOSSY and not layout.signed and int(decoded.max()) >> layout.bits_stored:
-        # Clearing the upper bits of an overshoot would turn white into black.
-        raise pixel_error(name, "values above Bits Stored", "values within it", "value_range")
+    if decoded.dtype.kind == "i":
+        decoded = decoded.astype(f"i{layout.dtype.itemsize}", copy=False)  # keeps the sign
+        return decoded.view(layout.dtype)
     return decoded.astype(layout.dtype, copy=False)
 
 
@@ -220,11 +220,30 @@ def _require_agreement(header: FrameHeader | None, layout: Layout, syntax: str, 
         )
 
 
-def _clean(pixels: Stored, layout: Layout) -> Stored:
-    """Move the stored bits down to bit 0 and clear what lies above (overlays, sign extension)."""
+def _stored_bits(pixels: Stored, layout: Layout, name: str, extended: bool) -> Stored:
+    """Move the stored bits down to bit 0, PS3.5 section 8.1.1; refuse what would be lost.
+
+    Bright tissue above a Bits Stored that is too small would come out black, and padding outside
+    the stored range white. Only sign extension and overlays the header declares are cleared.
+    ``extended`` demands the sign extension, where the values are numbers.
+    """
     shift = layout.high_bit + 1 - layout.bits_stored
-    if shift:
-        pixels = pixels >> layout.dtype.type(shift)
-    if int(pixels.max()) >> layout.bits_stored:
-        pixels = pixels & layout.dtype.type(2**layout.bits_stored - 1)
-    return pixels
+    codes = 2**layout.bits_stored - 1
+    if not shift and not extended and int(pixels.max()) <= codes:
+        return pixels
+    word = layout.dtype.type
+    outside = 2**layout.bits_allocated - 1 & ~(codes << shift) & ~layout.overlay_bits
+    lost = pixels & word(outside)
+    negative = pixels >> word(layout.high_bit) & word(1)
+    extension = negative * word(outside >> (layout.high_bit + 1) << (layout.high_bit + 1))
+    is_extended = layout.signed and np.array_equal(lost, extension)
+    if not is_extended and (extended or lost.any()):
+        raise pixel_error(
+            name,
+            "pixels with bits set outside Bits Stored (0028,0101)",
+            f"values of {layout.bits_stored} bits, or overlays the header declares",
+            "value_range",
+            "Have Bits Stored, High Bit or the padding corrected at the source.",
+        )
+    stored: Stored = pixels >> word(shift) & word(codes)
+    return stored

@@ -9,9 +9,11 @@ from typing import Any
 
 from pydicom import Dataset
 
+from mammoclip_sdk import gate
 from mammoclip_sdk.errors import AmbiguousViewError, MissingViewError, MixedExamError
 from mammoclip_sdk.exam import VIEWS, Alternative, Exam, SourceImage, View
 from mammoclip_sdk.mammogram import Mammogram
+from mammoclip_sdk.shield import shielded
 
 _LISTED = 20  # refused files that a message names before it only counts
 
@@ -22,18 +24,23 @@ class Candidate:
 
     name: str
     mammogram: Mammogram
-    path: Path | None = None
-    dataset: Dataset | None = None
+    source: Path | Dataset
 
     def as_view(self, view: View) -> SourceImage:
         """Return what the decoder needs, once the view is settled."""
         return SourceImage(
             view=view,
             name=self.name,
-            path=self.path,
-            dataset=self.dataset,
+            path=self.source if isinstance(self.source, Path) else None,
+            dataset=None if isinstance(self.source, Path) else self.source,
             sop_instance_uid=self.mammogram.sop_instance_uid,
         )
+
+    def read(self) -> Dataset:
+        """Return the whole image."""
+        if isinstance(self.source, Path):
+            return gate.read_dataset(gate.read_file(self.source, name=self.name), name=self.name)
+        return self.source
 
 
 def choose(candidates: list[Candidate], skipped: list[str], *, strict: bool) -> Exam:
@@ -41,17 +48,12 @@ def choose(candidates: list[Candidate], skipped: list[str], *, strict: bool) -> 
     require_one_study(candidates)
     claims: dict[View, list[Candidate]] = {view: [] for view in VIEWS}
     notes = [f"skipped {text}" for text in skipped]
-    seen: set[str] = set()
-    for candidate in candidates:
-        mammogram = candidate.mammogram
-        if mammogram.sop_instance_uid and mammogram.sop_instance_uid in seen:
-            notes.append(f"skipped {candidate.name} (the same SOP Instance UID as another file)")
-        elif mammogram.view is not None:
-            claims[mammogram.view].append(candidate)
-        seen.add(mammogram.sop_instance_uid)
+    originals, alternatives = _without_copies(candidates)
+    for candidate in originals:
+        if candidate.mammogram.view is not None:
+            claims[candidate.mammogram.view].append(candidate)
     _require_all(claims, notes)
     images: dict[View, SourceImage] = {}
-    alternatives: list[Alternative] = []
     for view, claimants in claims.items():
         best, *others = _ranked(claimants)
         if others and strict:
@@ -70,9 +72,39 @@ def choose(candidates: list[Candidate], skipped: list[str], *, strict: bool) -> 
     return Exam(images=images, alternatives=tuple(alternatives), notes=tuple(notes))
 
 
+def _without_copies(candidates: list[Candidate]) -> tuple[list[Candidate], list[Alternative]]:
+    """Set copies of one instance aside, which must be the same in all that is not file meta."""
+    originals: dict[str, Candidate] = {}
+    copies: list[Alternative] = []
+    for candidate in candidates:
+        original = originals.setdefault(candidate.mammogram.sop_instance_uid, candidate)
+        if original is candidate or candidate.mammogram.view is None:
+            continue
+        if not _same_content(original, candidate):
+            raise AmbiguousViewError(
+                "SOP Instance UID (0008,0018)",
+                found=f"one value in {original.name} and {candidate.name}, which differ",
+                expected="a UID for each image",
+                remedy="Leave out the one that is not meant, and have it corrected at the source.",
+            )
+        reason = f"it is a copy of {original.name}"
+        copies.append(
+            Alternative(view=candidate.mammogram.view, name=candidate.name, reason=reason)
+        )
+    return list(originals.values()), copies
+
+
+def _same_content(one: Candidate, other: Candidate) -> bool:
+    first, second = one.read(), other.read()
+    with shielded(other.name):
+        encodings = {image.file_meta.TransferSyntaxUID for image in (first, second)}
+        return len(encodings) == 1 and bool(first == second)
+
+
 _PREFERENCES: tuple[tuple[Callable[[Mammogram], Any], str], ...] = (
     (lambda image: not image.demoted, "it is not a plain view ({demoted})"),
     (lambda image: not image.lossy, "it is lossy compressed"),
+    (lambda image: bool(image.acquired), "it does not say when it was acquired"),
     (lambda image: image.acquired, "it was acquired earlier"),
     (lambda image: image.instance_number, "its Instance Number (0020,0013) is lower"),
     (lambda image: image.sop_instance_uid, "it comes first by SOP Instance UID (0008,0018)"),
@@ -95,7 +127,7 @@ def _why(best: Mammogram, other: Mammogram) -> str:
 
 
 def require_one_study(candidates: Iterable[Candidate]) -> None:
-    """Refuse images of more than one patient or study; an absent identifier counts as one."""
+    """Refuse images of more than one patient or study; an empty Patient ID counts as one."""
     mammograms = [candidate.mammogram for candidate in candidates]
     for tag, values in (
         ("Patient ID (0010,0020)", {item.patient for item in mammograms}),

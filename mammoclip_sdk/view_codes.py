@@ -78,11 +78,24 @@ _LABEL = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What a text says of a view; None where it says nothing or contradicts itself."""
+    """What a text says of a view."""
 
-    side: str | None
-    projection: str | None
-    modifiers: frozenset[str]
+    sides: frozenset[str] = frozenset()
+    """``L``, ``R``: two where the text contradicts itself."""
+    projections: frozenset[str] = frozenset()
+    modifiers: frozenset[str] = frozenset()
+    unread: bool = False
+    """Whether the text has words that say none of these."""
+
+    @property
+    def side(self) -> str | None:
+        """The side, when the text names one."""
+        return next(iter(self.sides)) if len(self.sides) == 1 else None
+
+    @property
+    def projection(self) -> str | None:
+        """The view, when the text names one."""
+        return next(iter(self.projections)) if len(self.projections) == 1 else None
 
 
 def projection_of_code(value: str, scheme: str) -> str | None:
@@ -102,6 +115,7 @@ def read_label(text: str) -> Label:
     sides: set[str] = set()
     projections: set[str] = set()
     modifiers: set[str] = set()
+    unread: set[str] = set()
     words = re.findall(r"[A-Z]+", text.upper())
     for word in words:
         label = _LABEL.fullmatch(word)
@@ -111,13 +125,16 @@ def read_label(text: str) -> Label:
             projections.add(label["projection"])
             sides.update(_SIDES[side] for side in [label["side"]] if side)
             modifiers.update(_suffixes(label["suffixes"]))
+        else:
+            unread.add(word)
     # A bare suffix means something only beside a view: "CC ID", but not the "M" of a name.
     if projections:
         modifiers.update(_SUFFIXES[word] for word in words if word in _SUFFIXES)
     return Label(
-        side=sides.pop() if len(sides) == 1 else None,
-        projection=projections.pop() if len(projections) == 1 else None,
+        sides=frozenset(sides),
+        projections=frozenset(projections),
         modifiers=frozenset(modifiers),
+        unread=bool(unread),
     )
 
 

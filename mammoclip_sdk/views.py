@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from mammoclip_sdk import gate
 from mammoclip_sdk.errors import (
+    DicomReadError,
     ExamError,
     InputError,
     MissingViewError,
@@ -35,6 +36,8 @@ ViewSource = (
     | Mapping[View, PathSource | Dataset | NDArray[Any]]
 )
 
+_NO_CANDIDATES = frozenset({"no_pixel_data", "not_a_file", "file_too_large"})
+"""Codes of what a folder may hold beside an exam, also where no choice may be made."""
 _LEAST_MAXIMUM = 2**14  # a 16-bit image that stays below this is 12- to 14-bit data, not full range
 
 
@@ -50,12 +53,15 @@ def read_exam(views: ViewSource, *, strict: bool = False) -> Exam:
     strict
         Raise `AmbiguousViewError` where several images claim one view, instead of preferring,
         in this order: no view modifier, lossless, the latest acquisition, the highest Instance
-        Number, the greatest SOP Instance UID.
+        Number, the greatest SOP Instance UID. Raise for a damaged image in a folder, too, instead
+        of leaving it out with a note: it may be the one that is meant.
 
     Raises
     ------
     MissingViewError
         A view is absent; the message lists it and what was refused.
+    AmbiguousViewError
+        Images that differ share one SOP Instance UID.
     MixedExamError
         More than one Patient ID or Study Instance UID.
     ExamError
@@ -66,7 +72,7 @@ def read_exam(views: ViewSource, *, strict: bool = False) -> Exam:
     if isinstance(views, Mapping):
         return _from_mapping(views)
     if isinstance(views, str | os.PathLike):
-        candidates, skipped = _scan_folder(Path(views))
+        candidates, skipped = _scan_folder(views, strict=strict)
     elif isinstance(views, Iterable) and not isinstance(views, Dataset | np.ndarray | bytes):
         named = [_read_image(image, f"views[{place}]") for place, image in enumerate(views)]
         candidates, skipped = [_with_view(candidate) for candidate in named], []
@@ -80,31 +86,82 @@ def read_exam(views: ViewSource, *, strict: bool = False) -> Exam:
     return choose(candidates, skipped, strict=strict)
 
 
-def _scan_folder(folder: Path) -> tuple[list[Candidate], list[str]]:
-    if not folder.is_dir():
-        raise ExamError(
-            folder.name or str(folder),
-            found="a single file" if folder.exists() else "nothing at this path",
-            expected="a folder with the DICOM files of one exam",
-            remedy="Name the folder, or hand over a list of four files.",
-            code="not_a_folder",
-        )
+def _scan_folder(place: PathSource, *, strict: bool) -> tuple[list[Candidate], list[str]]:
+    folder = _folder(place)
     candidates: list[Candidate] = []
     skipped: list[str] = []
-    for path in sorted(Path(root, file) for root, _, files in os.walk(folder) for file in files):
-        name = path.relative_to(folder).as_posix()
+
+    def skip(name: str, error: InputError) -> None:
+        if strict and isinstance(error, DicomReadError) and error.code not in _NO_CANDIDATES:
+            raise error
+        skipped.append(f"{name} ({error.code}: {error.found})")
+
+    def skip_folder(error: OSError) -> None:
+        name = _relative(Path(error.filename or folder), folder)
+        skip(name, _unread_folder(name, f"a folder that cannot be read ({type(error).__name__})"))
+
+    paths: list[Path] = []
+    for root, folders, files in os.walk(folder, onerror=skip_folder):
+        paths += [Path(root, file) for file in files]
+        for link in (path for path in sorted(folders) if Path(root, path).is_symlink()):
+            name = _relative(Path(root, link), folder)
+            skip(name, _unread_folder(name, "a link to a folder, which is not followed"))
+    for path in sorted(paths):
+        name = _relative(path, folder)
         try:
             candidates.append(_with_view(_read_path(path, name)))
         except InputError as error:
-            skipped.append(f"{name} ({error.code}: {error.found})")
+            skip(name, error)
     return candidates, skipped
+
+
+def _folder(place: PathSource) -> Path:
+    try:
+        if not os.fspath(place):
+            found = "an empty path"
+        elif Path(place).is_dir():
+            return Path(place)
+        else:
+            found = "a single file" if Path(place).exists() else "nothing at this path"
+    except (OSError, ValueError) as exc:
+        found = f"a path that no folder can have ({type(exc).__name__})"
+    raise ExamError(
+        _printable(Path(place).name) or "views",
+        found=found,
+        expected="a folder with the DICOM files of one exam",
+        remedy="Name the folder, or hand over a list of four files.",
+        code="not_a_folder",
+    )
+
+
+def _unread_folder(name: str, found: str) -> DicomReadError:
+    return DicomReadError(
+        name,
+        found=found,
+        expected="a folder whose files can be read",
+        remedy="Check its permissions, or hand over the four files.",
+        code="folder_unreadable",
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return _printable(path.relative_to(folder).as_posix())
+
+
+def _printable(name: str) -> str:
+    """Write what a terminal, a page or UTF-8 cannot hold as escapes: file names are any bytes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in name
+    )
 
 
 def _read_image(image: object, place: str) -> Candidate:
     if isinstance(image, str | os.PathLike):
-        return _read_path(Path(image), Path(image).name)
+        path = Path(image)
+        return _read_path(path, _printable(path.name) or place)
     if isinstance(image, Dataset):
-        return Candidate(name=place, mammogram=read_mammogram(image, name=place), dataset=image)
+        return Candidate(name=place, mammogram=read_mammogram(image, name=place), source=image)
     raise ExamError(
         place,
         found=f"a {type(image).__name__}",
@@ -115,14 +172,14 @@ def _read_image(image: object, place: str) -> Candidate:
 
 def _read_path(path: Path, name: str) -> Candidate:
     header = gate.read_header(gate.read_file(path, name=name), name=name)
-    return Candidate(name=name, mammogram=read_mammogram(header, name=name), path=path)
+    return Candidate(name=name, mammogram=read_mammogram(header, name=name), source=path)
 
 
 def _with_view(candidate: Candidate) -> Candidate:
     if candidate.mammogram.view is None:
         raise UnsupportedImageError(
             candidate.name,
-            found="no tag or text that says both side and view",
+            found="no tag or text that names both a side and a known view",
             expected="Image Laterality (0020,0062) and View Code Sequence (0054,0220)",
             remedy='Say which view it is: {"LCC": ..., "RCC": ..., "LMLO": ..., "RMLO": ...}.',
             code="unknown_view",
@@ -187,7 +244,7 @@ def _agreement(view: View, candidate: Candidate) -> list[str]:
 
 
 def _require_distinct(candidates: list[Candidate]) -> None:
-    uids = [uid for item in candidates if (uid := item.mammogram.sop_instance_uid)]
+    uids = [candidate.mammogram.sop_instance_uid for candidate in candidates]
     if len(set(uids)) < len(uids):
         raise ExamError(
             "views",

@@ -32,6 +32,7 @@ from mammoclip_sdk.errors import (
 )
 from mammoclip_sdk.exam import SourceImage, View
 from mammoclip_sdk.pixels import decode
+from mammoclip_sdk.shield import shielded
 from mammoclip_sdk.views import read_exam
 
 BUNDLED = sorted(Path(DATA_ROOT, "test_files").rglob("*"))
@@ -92,6 +93,20 @@ def test_a_file_beyond_the_limit_is_refused(
     assert caught.value.code == "file_too_large"
 
 
+def test_of_a_large_file_no_more_is_read_than_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    for magic, code in ((b"DICM", "file_too_large"), (b"none", "not_dicom")):
+        path.write_bytes(bytes(128) + magic)
+        os.truncate(path, gate.MAX_FILE_BYTES + 1)
+        tracemalloc.start()
+        with pytest.raises(InputError) as caught:
+            gate.read_file(path, name="x")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert caught.value.code == code
+        assert peak < 2**20
+
+
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -99,6 +114,9 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         (pipe, "not_a_file"),
         (tmp_path, "not_a_file"),
         (tmp_path / "absent", "file_unreadable"),
+        (tmp_path / "a\0b", "file_unreadable"),
+        (tmp_path / "\ud800", "file_unreadable"),
+        (tmp_path / ("x" * 300), "file_unreadable"),
     ):
         with pytest.raises(DicomReadError) as caught:
             gate.read_file(path, name="x")
@@ -171,11 +189,16 @@ def test_hostile_headers_end_in_a_read_error(body: bytes) -> None:
 
 
 def test_an_object_without_pixels_is_named_as_such() -> None:
-    source = part10(gate.EXPLICIT_LITTLE, element(8, 0x60, b"CS", b"SR"))
-    for read in (gate.read_header, gate.read_dataset):
-        with pytest.raises(DicomReadError) as caught:
-            read(source, name="x")
-        assert caught.value.code == "no_pixel_data"
+    for sop_class, code in (
+        (b"1.2.840.10008.5.1.4.1.1.88.11", "no_pixel_data"),
+        (gate.FOR_PRESENTATION.encode(), "truncated"),
+        (b"", "truncated"),
+    ):
+        body = element(8, 0x16, b"UI", sop_class + b"\0" * (len(sop_class) % 2))
+        for read in (gate.read_header, gate.read_dataset):
+            with pytest.raises(DicomReadError) as caught:
+                read(part10(gate.EXPLICIT_LITTLE, body), name="x")
+            assert caught.value.code == code
 
 
 @pytest.mark.parametrize("name", ["explicit-le", "implicit-le", "rle", "jpeg-lossless-sv1"])
@@ -247,9 +270,28 @@ def test_neither_warnings_nor_logs_nor_causes_repeat_a_value(
     caplog.clear()
     with caplog.at_level(logging.DEBUG), pytest.raises(DicomReadError) as caught:
         read_exam([path])
-    assert caught.value.found == "a header that does not parse (ValueError)"
+    assert caught.value.found == (
+        "a value that does not parse (ValueError) in Instance Number (0020,0013)"
+    )
     assert "Canary" not in "".join(traceback.format_exception(caught.value))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("logger", ["pydicom", "pydicom.pixels.decoders.base"])
+def test_no_log_of_this_thread_passes_the_shield(
+    logger: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def speak() -> None:
+        logging.getLogger(logger).warning("Canary")
+
+    with caplog.at_level(logging.DEBUG), ThreadPoolExecutor(1) as pool:
+        with shielded("x"):
+            speak()
+            assert not caplog.records
+            pool.submit(speak).result()
+            assert len(caplog.records) == 1
+        speak()
+        assert len(caplog.records) == 2
 
 
 def test_the_warning_filters_survive_readers_in_many_threads(tmp_path: Path) -> None:
@@ -265,16 +307,16 @@ def test_one_thread_at_a_time_is_inside_the_shield() -> None:
     entered = threading.Event()
 
     def enter() -> None:
-        with gate.shielded("y"):
+        with shielded("y"):
             entered.set()
 
     with ThreadPoolExecutor(1) as pool:
-        with gate.shielded("x"):
+        with shielded("x"):
             pool.submit(enter)
             assert not entered.wait(0.2)
         assert entered.wait(5)
 
 
 def test_our_own_errors_pass_through_the_shield() -> None:
-    with pytest.raises(NotDicomError), gate.shielded("x"):
+    with pytest.raises(NotDicomError), shielded("x"):
         raise NotDicomError("x", found="a", expected="b", remedy="c")

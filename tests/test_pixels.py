@@ -17,8 +17,9 @@ from pydicom.encaps import encapsulate
 
 from mammoclip_sdk import gate
 from mammoclip_sdk.codestream import read_jpeg, read_jpeg2000
-from mammoclip_sdk.errors import DicomReadError, MammoClipError, PixelError
+from mammoclip_sdk.errors import DicomReadError, InputError, MammoClipError, PixelError
 from mammoclip_sdk.exam import SourceImage, View, Window
+from mammoclip_sdk.header import described
 from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.views import read_exam
 
@@ -41,6 +42,12 @@ def framed(variant: Variant, frame: bytes) -> SourceImage:
     image = exams.dataset(View.LCC, variant)
     image.PixelData = encapsulate([frame])
     return source(image)
+
+
+def refusal(image: SourceImage) -> str:
+    with pytest.raises(InputError) as caught:
+        decode(image)
+    return caught.value.code
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -77,20 +84,60 @@ def test_native_pixels_are_not_copied() -> None:
     assert np.shares_memory(pixels, np.frombuffer(image.PixelData, np.uint8))
 
 
-def test_bits_above_bits_stored_are_cleared() -> None:
+def test_only_an_overlay_the_header_declares_is_cleared() -> None:
     image = exams.dataset(View.LCC, PLAIN)
     expected = exams.codes(View.LCC, PLAIN)
-    overlay = np.where(np.arange(expected.size).reshape(expected.shape) % 3, 0, 0xF000)
+    overlay = np.where(np.arange(expected.size).reshape(expected.shape) % 3, 0, 0x9000)
     image.PixelData = (expected | overlay.astype(np.uint16)).tobytes()
+    assert refusal(source(image)) == "value_range"
+    image.add_new(0x60000102, "US", 12)
+    assert refusal(source(image)) == "value_range"
+    image.add_new(0x60020102, "US", 15)
     assert np.array_equal(decode(source(image)).pixels, expected)
+    image.add_new(0x60023000, "OW", b"\0\0")  # an overlay with data of its own takes no bit
+    assert refusal(source(image)) == "value_range"
+
+
+@pytest.mark.parametrize("name", ["explicit-le", "rle", "jpeg-lossless-sv1", "jpeg-extended",
+                                  "jpeg-2000-lossless", "jpeg-2000-signed"])  # fmt: skip
+def test_bright_tissue_is_not_wrapped_to_black(name: str) -> None:
+    assert refusal(changed(ROW[name], BitsStored=10, HighBit=9)) == "value_range"
+
+
+def test_padding_outside_the_stored_range_is_not_wrapped_to_white() -> None:
+    image = exams.dataset(View.LCC, PLAIN)
+    pixels = exams.codes(View.LCC, PLAIN)
+    image.add_new(0x00280120, "US", 65535)
+    image.PixelData = np.where(pixels == 0, 65535, pixels).astype(np.uint16).tobytes()
+    assert refusal(source(image)) == "value_range"
+
+
+def test_bits_below_the_stored_ones_are_not_dropped() -> None:
+    image = exams.dataset(View.LCC, ROW["high-bit-15"])
+    pixels = np.frombuffer(image.PixelData, np.uint16)
+    image.PixelData = (pixels | 1).tobytes()
+    assert refusal(source(image)) == "value_range"
 
 
 def test_sign_extension_is_cleared_to_twos_complement() -> None:
     variant = ROW["signed"]
     image = exams.dataset(View.LCC, variant)
     expected = exams.codes(View.LCC, variant)
-    image.PixelData = ((expected.astype(np.int16) << 4) >> 4).tobytes()
+    extended = ((expected.astype(np.int16) << 4) >> 4).astype(np.uint16)
+    image.PixelData = extended.tobytes()
     assert np.array_equal(decode(source(image)).pixels, expected)
+    extended[40, 40] ^= 0x8000
+    image.PixelData = extended.tobytes()
+    assert refusal(source(image)) == "value_range"
+
+
+def test_eight_signed_bits_keep_their_sign_in_sixteen() -> None:
+    variant = Variant(
+        name="x", syntax=gate.JPEG_2000_LOSSLESS, bits_stored=8, signed=True, bits_allocated=16
+    )
+    stored = decode(source(exams.dataset(View.LCC, variant)))
+    assert stored.pixels.dtype == np.uint16
+    assert np.array_equal(stored.pixels, exams.codes(View.LCC, variant))
 
 
 def test_several_fragments_are_one_frame() -> None:
@@ -149,6 +196,60 @@ def test_a_signed_number_with_an_unsigned_vr_is_still_signed() -> None:
     assert display.voi_luts[0].first == -2048
 
 
+def test_an_unsigned_number_with_a_signed_vr_is_still_unsigned() -> None:
+    image = exams.dataset(View.LCC, Variant(name="x", bits_stored=16))
+    image.add_new(0x00280120, "SS", -1)
+    assert decode(source(image)).display.padding == (65535, 65535)
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "values"),
+    [
+        (0x00280004, "CS", ["MONOCHROME1", "MONOCHROME2"]),
+        (0x00280010, "US", [96, 96]),
+        (0x00280103, "US", [0, 1]),
+        (0x00280120, "US", [0, 2500]),
+        (0x00280120, "OW", b"\0\0\xc4\x09"),
+        (0x00280121, "US", [0, 2500]),
+        (0x00281052, "DS", ["0", "1"]),
+        (0x00281053, "DS", ["1", "-1"]),
+        (0x00281056, "CS", ["LINEAR", "SIGMOID"]),
+    ],
+)
+def test_of_two_values_none_is_taken(tag: int, vr: str, values: Any) -> None:
+    image = exams.dataset(View.LCC, PLAIN)
+    image.PixelPaddingValue = 0
+    image.add_new(tag, vr, values)
+    with pytest.raises(DicomReadError) as caught:
+        decode(source(image))
+    assert caught.value.code == "value_multiplicity"
+    assert caught.value.found == f"2 values of {described(tag)}"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "name"),
+    [
+        ("Rows", "Rows (0028,0010)"),
+        ("SamplesPerPixel", "Samples per Pixel (0028,0002)"),
+        ("PixelRepresentation", "Pixel Representation (0028,0103)"),
+    ],
+)
+def test_nothing_stands_in_for_an_attribute_that_must_be_there(keyword: str, name: str) -> None:
+    image = exams.dataset(View.LCC, PLAIN)
+    delattr(image, keyword)
+    with pytest.raises(DicomReadError) as caught:
+        decode(source(image))
+    assert caught.value.found == f"no value of {name}"
+
+
+def test_damaged_run_lengths_are_no_header() -> None:
+    image = exams.dataset(View.LCC, ROW["rle"])
+    image.PixelData = encapsulate([bytes(200)])
+    with pytest.raises(DicomReadError) as caught:
+        decode(source(image))
+    assert caught.value.found.startswith("pixel data that does not parse")
+
+
 def test_a_header_without_display_attributes_has_none() -> None:
     image = exams.dataset(View.LCC, PLAIN)
     del image.WindowCenter, image.WindowWidth
@@ -166,6 +267,7 @@ def test_a_header_without_display_attributes_has_none() -> None:
         ("bits", {"BitsStored": 0}),
         ("bits", {"BitsStored": 13}),
         ("bits", {"HighBit": 16}),
+        ("pixel_header", {"PixelRepresentation": 2}),
         ("image_size", {"Rows": 63}),
         ("image_size", {"Columns": 8193}),
         ("image_size", {"Rows": 8192, "Columns": 8192}),
@@ -257,10 +359,22 @@ def test_a_frame_of_another_sign_is_refused() -> None:
     assert caught.value.code == "codestream_sign"
 
 
-def test_a_lossy_overshoot_is_not_wrapped_to_black() -> None:
+@pytest.mark.parametrize(
+    ("place", "value", "found"),
+    [
+        (6, 0x40, "HTJ2K in the frame"),  # bit 14 of Rsiz: Part 15 block coding
+        (43, 2, "no frame header in the frame"),  # XRsiz: every second column
+        (44, 2, "no frame header in the frame"),
+    ],
+)
+def test_jpeg_2000_of_another_kind_is_refused(place: int, value: int, found: str) -> None:
+    variant = ROW["jpeg-2000-lossless"]
+    stream = bytearray(exams.compress(exams.codes(View.LCC, variant), variant))
+    stream[place] = value
     with pytest.raises(PixelError) as caught:
-        decode(changed(ROW["jpeg-extended"], BitsStored=10, HighBit=9))
-    assert caught.value.code == "value_range"
+        decode(framed(variant, bytes(stream)))
+    assert caught.value.code == "codestream_process"
+    assert caught.value.found == found
 
 
 def test_a_file_exchanged_after_the_exam_was_read_is_noticed(tmp_path: Path) -> None:
@@ -293,7 +407,7 @@ def test_arrays_are_taken_as_display_ready(dtype: Any) -> None:
 def test_damaged_frames_lead_to_pixels_or_to_a_named_error(variant: Variant) -> None:
     frame = exams.compress(exams.codes(View.LCC, variant), variant)
     random = np.random.default_rng(0)
-    for _ in range(0 if variant.syntax in gate.JPEG_LS_SYNTAXES else 40):
+    for _ in range(40):
         damaged = bytearray(frame)
         for place in random.integers(2, len(frame) - 2, 3):
             damaged[place] = random.integers(256)

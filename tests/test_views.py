@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from exams import PLAIN, VARIANTS, Variant, code
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from mammoclip_sdk import gate
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
+    DicomReadError,
     ExamError,
     InputError,
     MissingViewError,
@@ -24,6 +28,7 @@ from mammoclip_sdk.errors import (
     UnsupportedImageError,
 )
 from mammoclip_sdk.exam import VIEWS, View
+from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.view_codes import projection_of_code, read_label
 from mammoclip_sdk.views import read_exam
 
@@ -79,7 +84,9 @@ def test_every_way_of_writing_an_exam_gives_its_four_views(
         View.LCC: "IM1", View.RCC: "IM2", View.LMLO: "IM3", View.RMLO: "IM4"
     }  # fmt: skip
     assert [image.view for image in exam.images.values()] == list(VIEWS)
-    assert exam.notes == ()
+    assert exam.notes == tuple(
+        f"IM{number}: lossy compressed" for number in range(1, 5) if variant.tolerance
+    )
     assert exam.alternatives == ()
 
 
@@ -160,6 +167,95 @@ def test_a_folder_may_hold_other_files(tmp_path: Path) -> None:
         read_exam([image.path for image in exam.images.values()] + [tmp_path / "README.txt"])
 
 
+def damage(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\xe0\x7f\x10\x00")])
+
+
+def test_a_damaged_image_may_be_the_one_that_is_meant(tmp_path: Path) -> None:
+    exams.write_exam(tmp_path, PLAIN)
+    repeat(AcquisitionTime="235959").save_as(tmp_path / "IM9", enforce_file_format=True)
+    damage(tmp_path / "IM9")
+    exam = read_exam(tmp_path)
+    assert exam.images[View.LCC].name == "IM1"
+    assert exam.notes == (
+        "skipped IM9 (truncated: no Pixel Data (7FE0,0010) before the end of the file)",
+    )
+    with pytest.raises(DicomReadError, match="IM9"):
+        read_exam(tmp_path, strict=True)
+
+
+def test_a_report_beside_the_images_is_no_damage(tmp_path: Path) -> None:
+    exams.write_exam(tmp_path, PLAIN)
+    report = repeat(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID
+    report.save_as(tmp_path / "SR", enforce_file_format=True)
+    damage(tmp_path / "SR")
+    (tmp_path / "README.txt").write_text("not an image")
+    assert [note.split()[1:3] for note in read_exam(tmp_path, strict=True).notes] == [
+        ["README.txt", "(not_dicom:"], ["SR", "(no_pixel_data:"]
+    ]  # fmt: skip
+
+
+def test_folders_that_are_not_searched_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exams.write_exam(tmp_path / "a", PLAIN)
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    scandir = os.scandir
+
+    def deny(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "no", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    assert read_exam(tmp_path).notes == (
+        "skipped link (folder_unreadable: a link to a folder, which is not followed)",
+        "skipped locked (folder_unreadable: a folder that cannot be read (PermissionError))",
+    )
+    with pytest.raises(DicomReadError) as caught:
+        read_exam(tmp_path, strict=True)
+    assert caught.value.code == "folder_unreadable"
+
+
+IMPOSSIBLE = ["a\0b", "x" * 300, "\ud800", "\udcff", ""]
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE)
+def test_a_path_that_cannot_be_is_an_error_that_can_be_printed(path: str) -> None:
+    for views, kind in (
+        (path, ExamError),
+        ([path], DicomReadError),
+        (dict.fromkeys(VIEWS, path), DicomReadError),
+    ):
+        with pytest.raises(kind) as caught:
+            read_exam(views)
+        assert str(caught.value).encode().isascii()
+        assert str(caught.value).isprintable()
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exams.write_exam(tmp_path, PLAIN)
+    monkeypatch.chdir(tmp_path)
+    assert read_exam(".").images[View.LCC].name == "IM1"
+    with pytest.raises(ExamError, match="an empty path"):
+        read_exam("")
+
+
+def test_file_names_of_any_bytes_can_be_encoded(tmp_path: Path) -> None:
+    paths = exams.write_exam(tmp_path, PLAIN)
+    paths[0].rename(tmp_path / os.fsdecode(b"IM\xff\x1b[1m"))
+    (tmp_path / os.fsdecode(b"no\xfe")).write_text("not an image")
+    exam = read_exam(tmp_path)
+    assert exam.images[View.LCC].name == r"IM\udcff\x1b[1m"
+    assert decode(exam.images[View.LCC]).pixels.any()
+    assert exam.notes == (r"skipped no\udcfe (not_dicom: no 'DICM' at byte 128)",)
+
+
 def test_missing_views_are_all_listed() -> None:
     with pytest.raises(MissingViewError) as caught:
         read_exam(exam_of()[:1])
@@ -167,8 +263,10 @@ def test_missing_views_are_all_listed() -> None:
     assert caught.value.found == "LCC"
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
-@pytest.mark.parametrize("value", ["1.2.3.4", ""])
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientID", "1.2.3.4"), ("PatientID", ""), ("StudyInstanceUID", "1.2.3.4")],
+)
 def test_two_patients_or_studies_are_never_one_exam(keyword: str, value: str) -> None:
     images = exam_of()
     setattr(images[2], keyword, value)
@@ -192,6 +290,8 @@ def repeat(**changes: Any) -> Dataset:
     [
         ({"PartialView": "NO"}, {"PartialView": "YES"}, "it is not a plain view (partial view)"),
         ({}, {"LossyImageCompression": "01"}, "it is lossy compressed"),
+        ({}, {"AcquisitionDate": "", "AcquisitionTime": "235959"},
+         "it does not say when it was acquired"),
         ({"AcquisitionTime": "110000"}, {}, "it was acquired earlier"),
         ({"AcquisitionDateTime": "20260102101001.5"}, {}, "it was acquired earlier"),
         ({"InstanceNumber": 7}, {}, "its Instance Number (0020,0013) is lower"),
@@ -227,10 +327,55 @@ def test_a_modified_view_is_taken_only_where_no_plain_one_is() -> None:
     assert read_exam([rolled, *exam_of()[1:]]).images[View.LCC].name == "views[0]"
 
 
-def test_the_same_instance_twice_is_no_choice() -> None:
-    exam = read_exam([*exam_of(), exams.dataset(View.LCC, PLAIN)], strict=True)
-    assert exam.images[View.LCC].name == "views[0]"
-    assert exam.notes == ("skipped views[4] (the same SOP Instance UID as another file)",)
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"PartialView": "YES"}, "views[0]: not a plain view (partial view)"),
+        ({"LossyImageCompression": "01"}, "views[0]: lossy compressed"),
+    ],
+)
+def test_a_weakness_of_what_was_taken_is_told(changes: dict[str, Any], note: str) -> None:
+    weak, plain = repeat(**changes), exam_of()[1:]
+    assert read_exam([weak, *plain]).notes == (note,)
+    assert read_exam([weak, exams.dataset(View.LCC, PLAIN), *plain]).notes == ()
+    named = read_exam(dict(zip(VIEWS, [weak, *plain], strict=True)))
+    assert named.notes == (note.replace("[0]", "[LCC]"),)
+
+
+def test_a_copy_of_an_instance_is_no_choice(tmp_path: Path) -> None:
+    paths = exams.write_exam(tmp_path, PLAIN)
+    copy = exams.dataset(View.LCC, PLAIN)
+    copy.file_meta.ImplementationVersionName = "ANOTHER"
+    for again in (paths[0], copy):
+        exam = read_exam([*paths, again], strict=True)
+        assert exam.images[View.LCC].name == "IM1"
+        assert exam.notes == ()
+        [alternative] = exam.alternatives
+        assert alternative.view == View.LCC
+        assert alternative.reason == "it is a copy of IM1"
+
+
+@pytest.mark.parametrize("change", [
+    setting(PatientComments="another"),
+    setting(ImageLaterality="R"),
+    lambda header, view: setattr(header, "ViewPosition", "CC CV"),
+], ids=["tag", "side", "view"])  # fmt: skip
+def test_one_instance_uid_with_two_contents_is_refused(change: Change) -> None:
+    other = exams.dataset(View.LCC, Variant(name="changed", header=change))
+    with pytest.raises(AmbiguousViewError) as caught:
+        read_exam([*exam_of(), other])
+    assert caught.value.subject == "SOP Instance UID (0008,0018)"
+    assert caught.value.found == "one value in views[0] and views[4], which differ"
+
+
+def test_one_instance_uid_with_two_pixels_or_encodings_is_refused() -> None:
+    brighter = exams.dataset(View.LCC, PLAIN)
+    brighter.PixelData = bytes(len(brighter.PixelData))
+    recoded = exams.dataset(View.LCC, PLAIN)
+    recoded.file_meta.TransferSyntaxUID = gate.IMPLICIT_LITTLE
+    for other in (brighter, recoded):
+        with pytest.raises(AmbiguousViewError):
+            read_exam([*exam_of(), other])
 
 
 def test_text_that_names_the_other_side_is_noted_and_does_not_win() -> None:

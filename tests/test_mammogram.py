@@ -1,0 +1,202 @@
+"""One header: which view it shows, what speaks against it, and what nobody may overrule."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import exams
+import pytest
+from exams import PLAIN, code
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from mammoclip_sdk import gate
+from mammoclip_sdk.errors import DicomReadError, UnsupportedImageError
+from mammoclip_sdk.exam import View
+from mammoclip_sdk.mammogram import Mammogram, read_mammogram
+from mammoclip_sdk.view_codes import modifier_of_code
+
+
+def read(syntax: str = gate.EXPLICIT_LITTLE, **values: Any) -> Mammogram:
+    """Read the header of an LCC with other values; None takes an attribute away."""
+    image = exams.dataset(View.LCC, PLAIN)
+    image.file_meta.TransferSyntaxUID = syntax
+    with warnings.catch_warnings(action="ignore"):  # values pydicom would rather not write
+        for keyword, value in values.items():
+            setattr(image, keyword, value)
+            if value is None:
+                delattr(image, keyword)
+    return read_mammogram(image, name="x")
+
+
+def framed(side: str) -> list[Dataset]:
+    """A functional group sequence that names a side, behind one that does not."""
+    silent, anatomy, group = Dataset(), Dataset(), Dataset()
+    anatomy.FrameLaterality = side
+    group.FrameAnatomySequence = [anatomy]
+    return [silent, group]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "name"),
+    [
+        ("ImageLaterality", ["L", "R"], "Image Laterality (0020,0062)"),
+        ("ImageLaterality", ["L", "L"], "Image Laterality (0020,0062)"),
+        ("Laterality", ["L", "R"], "Laterality (0020,0060)"),
+        ("ViewPosition", ["CC", "ML"], "View Position (0018,5101)"),
+        ("PartialView", ["NO", "YES"], "Partial View (0028,1350)"),
+        ("BreastImplantPresent", ["NO", "YES"], "Breast Implant Present (0028,1300)"),
+        ("LossyImageCompression", ["00", "01"], "Lossy Image Compression (0028,2110)"),
+        ("PhotometricInterpretation", ["MONOCHROME2", "MONOCHROME1"],
+         "Photometric Interpretation (0028,0004)"),
+        ("StudyInstanceUID", ["1.2", "1.3"], "Study Instance UID (0020,000D)"),
+        ("InstanceNumber", [1, 2], "Instance Number (0020,0013)"),
+    ],
+)  # fmt: skip
+def test_of_two_values_none_is_taken(keyword: str, value: list[Any], name: str) -> None:
+    with pytest.raises(DicomReadError) as caught:
+        read(**{keyword: value})
+    assert caught.value.code == "value_multiplicity"
+    assert caught.value.found == f"2 values of {name}"
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_image_without_identity_is_refused(keyword: str, value: str | None) -> None:
+    with pytest.raises(DicomReadError) as caught:
+        read(**{keyword: value})
+    assert caught.value.code == "missing_tag"
+
+
+def test_the_image_type_and_descriptions_may_have_several_values() -> None:
+    assert read(ImageType=["DERIVED", "PRIMARY"], SeriesDescription="a\\b").view == View.LCC
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"ImageLaterality": "U"}, "unsupported_laterality"),
+        ({"ImageLaterality": "L?"}, "unsupported_laterality"),
+        ({"Laterality": "X"}, "unsupported_laterality"),
+        ({"SharedFunctionalGroupsSequence": framed("U")}, "unsupported_laterality"),
+        ({"ImageLaterality": "B"}, "both_breasts"),
+        ({"Laterality": "B"}, "both_breasts"),
+        ({"SharedFunctionalGroupsSequence": framed("B")}, "both_breasts"),
+        ({"PerFrameFunctionalGroupsSequence": framed("B")}, "both_breasts"),
+        ({"SharedFunctionalGroupsSequence": framed("R")}, "laterality_contradiction"),
+        ({"SharedFunctionalGroupsSequence": framed("L") + framed("R")}, "laterality_contradiction"),
+        ({"Laterality": "RIGHT"}, "laterality_contradiction"),
+        ({"ViewPosition": "RCC"}, "laterality_contradiction"),
+        ({"ViewPosition": "L R CC"}, "laterality_contradiction"),
+        ({"ImageLaterality": None, "ViewPosition": "CC", "SeriesDescription": "L",
+          "AcquisitionDeviceProcessingDescription": "R"}, "laterality_contradiction"),
+        ({"ViewPosition": "CC MLO"}, "view_contradiction"),
+        ({"ViewPosition": None, "ViewCodeSequence": None, "SeriesDescription": "CC",
+          "AcquisitionDeviceProcessingDescription": "MLO"}, "view_contradiction"),
+        ({"BreastImplantPresent": "YES"}, "implant"),
+        ({"ViewModifierCodeSequence": [code("399055006")]}, "spot_compression"),
+    ],
+)  # fmt: skip
+def test_a_header_that_disagrees_with_itself_is_refused(
+    values: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UnsupportedImageError) as caught:
+        read(**values)
+    assert caught.value.code == reason
+
+
+@pytest.mark.parametrize("side", ["LEFT", "left", " l"])
+def test_a_tag_that_spells_its_side_out_is_not_overruled_by_text(side: str) -> None:
+    mammogram = read(ImageLaterality=side, SeriesDescription="R CC")
+    assert mammogram.view == View.LCC
+    assert mammogram.notes == ("x: Series Description (0008,103E) names the other side",)
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"ViewPosition": "LATERAL", "ViewCodeSequence": None},
+         "x: View Position (0018,5101) names no known view"),
+        ({"ViewPosition": None, "ViewCodeSequence": [code("LOCAL1", "99LOCAL")]},
+         "x: View Code Sequence (0054,0220) holds an unknown code"),
+    ],
+)  # fmt: skip
+def test_text_does_not_speak_for_a_tag_that_names_an_unknown_view(
+    values: dict[str, Any], note: str
+) -> None:
+    mammogram = read(SeriesDescription="L CC", **values)
+    assert mammogram.projection is None
+    assert note in mammogram.notes
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"PartialView": "YES"}, "not a plain view (partial view)"),
+        ({"ViewModifierCodeSequence": [code("399197002")]}, "not a plain view (rolled lateral)"),
+        ({"ViewModifierCodeSequence": [code("1", "99LOCAL")]},
+         "not a plain view (unknown view modifier)"),
+        ({"ViewPosition": "CC CV"}, "not a plain view (cleavage)"),
+        ({"LossyImageCompression": "01"}, "lossy compressed"),
+        ({"PresentationLUTShape": "INVERSE"},
+         "Presentation LUT Shape (2050,0020) contradicts Photometric Interpretation (0028,0004), "
+         "which is followed"),
+        ({"PresentationLUTShape": "IDENTITY", "PhotometricInterpretation": "MONOCHROME1"},
+         "Presentation LUT Shape (2050,0020) contradicts Photometric Interpretation (0028,0004), "
+         "which is followed"),
+    ],
+)  # fmt: skip
+def test_what_weakens_an_image_is_noted(values: dict[str, Any], note: str) -> None:
+    assert read(**values).notes == (f"x: {note}",)
+
+
+def test_a_header_that_says_what_it_should_has_no_notes() -> None:
+    plain = {"PartialView": "NO", "BreastImplantPresent": "NO", "ViewPosition": "L CC"}
+    assert read(**plain, PresentationLUTShape="IDENTITY").notes == ()
+    inverse = read(PresentationLUTShape="INVERSE", PhotometricInterpretation="MONOCHROME1")
+    assert inverse.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("syntax", "flag", "lossy"),
+    [
+        (gate.EXPLICIT_LITTLE, "01", True),
+        (gate.EXPLICIT_LITTLE, None, False),
+        (gate.JPEG_BASELINE, "00", True),
+        (gate.JPEG_EXTENDED, None, True),
+        (gate.JPEG_LOSSLESS_SV1, None, False),
+        (gate.JPEG_LS_NEAR, None, True),
+        (gate.JPEG_LS_NEAR, "00", False),
+        (gate.JPEG_2000, None, True),
+        (gate.JPEG_2000, "00", False),
+        (gate.JPEG_2000_LOSSLESS, "01", True),
+    ],
+)
+def test_lossy_is_what_the_flag_or_else_the_transfer_syntax_says(
+    syntax: str, flag: str | None, lossy: bool
+) -> None:
+    mammogram = read(syntax, LossyImageCompression=flag)
+    assert mammogram.lossy == lossy
+    assert mammogram.notes == (("x: lossy compressed",) if lossy else ())
+
+
+@pytest.mark.parametrize(
+    ("values", "acquired"),
+    [
+        ({}, "20260102101001"),
+        ({"AcquisitionDateTime": "20260203040506.7"}, "20260203040506.7"),
+        ({"AcquisitionTime": None}, "20260102"),
+        ({"AcquisitionDate": None, "AcquisitionTime": "235959"}, ""),
+        ({"AcquisitionDate": None, "ContentDate": "20250101", "ContentTime": "0102"},
+         "202501010102"),
+        ({"AcquisitionDate": "", "ContentTime": "235959"}, ""),
+    ],
+)  # fmt: skip
+def test_a_time_without_its_day_is_no_moment(values: dict[str, Any], acquired: str) -> None:
+    assert read(**values).acquired == acquired
+
+
+def test_every_modifier_of_cid_4015_is_known() -> None:
+    for word in codes.cid4015.dir():
+        assert modifier_of_code(getattr(codes.cid4015, word).value, "SCT"), word
