@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,8 @@ BundlePath = Annotated[Path, typer.Argument(help="The bundle's folder, or a zip 
 
 def main() -> None:
     """Run the command line; the entry point of the installed command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what it cannot encode
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -125,7 +128,8 @@ def verify(path: BundlePath, device: Device = "auto", as_json: AsJson = False) -
         from mammoclip_sdk.strict_json import to_plain
 
         bundle = read_bundle(path)
-        result = require_golden(bundle, open_session(bundle, device))
+        with closing(open_session(bundle, device)) as session:
+            result = require_golden(bundle, session)
         if as_json:
             _print_json({"bundle_sha256": bundle.sha256, "verified": True, **to_plain(result)})
             return
@@ -167,7 +171,7 @@ def _score(
 ) -> None:
     from mammoclip_sdk.predictor import Predictor
 
-    views = paths[0] if len(paths) == 1 and paths[0].is_dir() else paths
+    views = paths[0] if len(paths) == 1 and _is_folder(paths[0]) else paths
     with Predictor(bundle, device) as predictor:
         if report is None:
             prediction = predictor.predict(views, strict=strict)
@@ -183,6 +187,13 @@ def _score(
         _show(prediction, report)
     if prediction.status == "abstained":
         raise typer.Exit(EXIT_ABSTAINED)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long; whoever opens it says so
+        return False
 
 
 def _show(prediction: Prediction, report: Path | None) -> None:
@@ -206,7 +217,7 @@ def _show(prediction: Prediction, report: Path | None) -> None:
         console.print(f"  note: {note}", style="dim")
     ran = prediction.provenance
     console.print(f"  {ran.bundle} {ran.bundle_version}, {ran.runtime}", style="dim")
-    console.print(f"  {prediction.timing['total']:.0f} ms", style="dim")
+    console.print(f"  {prediction.timing.total:.0f} ms", style="dim")
     if ran.not_for_clinical_use:
         console.print(f"Not for clinical use. {ran.intended_use}")
     if report is not None:
@@ -252,7 +263,7 @@ def _show_bundle(bundle: Bundle) -> None:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 if __name__ == "__main__":

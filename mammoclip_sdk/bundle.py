@@ -17,7 +17,6 @@ from pathlib import Path
 from mammoclip_sdk.bundle_files import CHECKSUM, MANIFEST, read_files, write_files
 from mammoclip_sdk.errors import BundleIntegrityError
 from mammoclip_sdk.manifest import (
-    PREPROCESSING_VERSION,
     SCHEMA,
     Calibration,
     Finding,
@@ -27,13 +26,13 @@ from mammoclip_sdk.manifest import (
     Manifest,
     Measurement,
     OperatingPoint,
-    Preprocessing,
     Source,
     Tensor,
     format_error,
     manifest_from_json,
     manifest_to_json,
 )
+from mammoclip_sdk.preprocessing import PREPROCESSING_VERSION, Preprocessing
 
 __all__ = [
     "PREPROCESSING_VERSION",

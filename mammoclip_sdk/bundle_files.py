@@ -34,13 +34,16 @@ MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_ZIP_RATIO = 100
 """Unpacked to packed size of one zip member; weights reach 1.2, JSON and golden exams about 20."""
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
+"""Windows drops a point at the end."""
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Windows opens the device, whatever the folder and the extension."""
 _AGAIN = "Copy the bundle again from where it was made."
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name stays inside the bundle's folder on every system."""
-    return _PLAIN_NAME.fullmatch(name) is not None
+    """Whether a name is one file inside the bundle's folder on every system."""
+    return _PLAIN_NAME.fullmatch(name) is not None and _DEVICE_NAME.fullmatch(name) is None
 
 
 def read_files(path: Path) -> dict[str, bytes]:
@@ -55,15 +58,17 @@ def read_files(path: Path) -> dict[str, bytes]:
     BundleIntegrityError
         The zip is damaged, or a file cannot be read.
     """
-    if not path.exists():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # ValueError: a null character
         raise BundleNotFoundError(
             str(path),
-            found="nothing at this path",
+            found=f"nothing at this path ({getattr(error, 'strerror', error)})",
             expected="a bundle: a folder or zip with a manifest.json",
             remedy="Check the path.",
-        )
+        ) from error
     try:
-        return _read_folder(path) if path.is_dir() else _read_zip(path)
+        return _read_folder(path) if is_folder else _read_zip(path)
     except OSError as error:
         raise BundleIntegrityError(
             str(path),
@@ -165,11 +170,12 @@ def write_files(path: Path, files: Mapping[str, bytes], *, overwrite: bool) -> N
     BundleError
         The path is taken, or the disk refused.
     """
-    path = path.resolve()
-    if path.exists():
-        _check_replaceable(path, overwrite=overwrite)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial: Path | None = None
     try:
+        path = path.resolve()
+        if path.exists():
+            _check_replaceable(path, overwrite=overwrite)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         for name, data in files.items():
@@ -181,15 +187,16 @@ def write_files(path: Path, files: Mapping[str, bytes], *, overwrite: bool) -> N
         with _out_of_the_way(path):
             partial.rename(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character, or no name at all
         raise BundleError(
             str(path),
-            found=f"a disk that refused ({error.strerror or error})",
+            found=f"a disk that refused ({getattr(error, 'strerror', None) or error})",
             expected="a place to write the bundle",
             remedy="Check space and permissions; nothing was changed.",
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_replaceable(path: Path, *, overwrite: bool) -> None:

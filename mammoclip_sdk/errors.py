@@ -29,6 +29,9 @@ It names files and DICOM tags, never the value of a tag that may identify a pati
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 
 class MammoClipError(Exception):
     """Base of the tree; catching it catches everything this package raises on purpose.
@@ -63,6 +66,11 @@ class MammoClipError(Exception):
         if code is not None:
             self.code = code
         super().__init__(f"{subject}: found {found}; expected {expected}. {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own would call the class with the finished message alone.
+        parts = {"found": self.found, "expected": self.expected, "remedy": self.remedy}
+        return functools.partial(type(self), **parts), (self.subject,), self.__dict__
 
     def to_dict(self) -> dict[str, str]:
         """Return the parts of the message for machine readers (JSON-serialisable)."""

@@ -169,9 +169,24 @@ class ViewGeometry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BreastRegion:
+    """What was measured where the breast was found in one view, in the whole source image."""
+
+    share: float
+    """Of the image that it fills, 0 to 1."""
+    far_edge: float
+    """Share, 0 to 1, that it takes of the image's edge opposite to the chest wall."""
+    spread: float
+    """Displayed values of its tissue, 0 to 1: 95th less 5th percentile."""
+    saturated: float
+    """Share of its tissue that is shown as white."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInput:
     """What one exam gives the graph."""
 
     tensors: Mapping[str, NDArray[np.float32]]
     """The graph's inputs by name; today ``views``: (1, 4, 1, height, width), 0 (air) to 1."""
     geometry: Mapping[View, ViewGeometry]
+    breasts: Mapping[View, BreastRegion]

@@ -94,8 +94,17 @@ def run_golden(bundle: Bundle, session: Session) -> GoldenResult:
     BundleFormatError
         The golden exams are not what the manifest describes.
     InferenceError
-        The runtime failed. A difference beyond the tolerance is a result, not an error.
+        The runtime failed, or its precision has no tolerance. A difference beyond the tolerance
+        is a result, not an error.
     """
+    tolerances = bundle.manifest.golden.tolerance
+    if session.precision not in tolerances:
+        raise InferenceError(
+            f"{bundle.path} on {session.runtime}",
+            found=f"precision {session.precision!r}",
+            expected=f"one that the golden exams have a tolerance for: {', '.join(tolerances)}",
+            remedy="Run the graph in the precision the bundle gives for it.",
+        )
     golden = read_golden(bundle)
     worst = 0.0
     for views, expected in zip(golden.views, golden.logits, strict=True):
@@ -105,7 +114,7 @@ def run_golden(bundle: Bundle, session: Session) -> GoldenResult:
     return GoldenResult(
         exams=len(golden.views),
         worst_difference=worst,
-        tolerance=bundle.manifest.golden.tolerance[session.precision],
+        tolerance=tolerances[session.precision],
         runtime=session.runtime,
         precision=session.precision,
     )

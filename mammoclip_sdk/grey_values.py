@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoclip_sdk.bundle import Preprocessing
 from mammoclip_sdk.errors import PixelError
 from mammoclip_sdk.exam import DisplayAttributes, LookupTable, Window
-
-VOI_POLICIES = ("header_window", "header_lut", "stored", "percentile")
+from mammoclip_sdk.preprocessing import Preprocessing
 
 LARGEST_GREY_VALUE = 1e12
 """In modality units; more comes from a damaged rescale, and would overflow further on."""
@@ -49,7 +47,8 @@ def grey_scale(
     preprocessing : Preprocessing
         Its ``voi`` chooses between the header's windows and LUTs. The full stored range, taken
         after the modality transformation, is what ``stored`` asks for and what a header without
-        window and LUT gets.
+        window and LUT gets. Its keys are taken as `preprocessing.require_preprocessing` let
+        them through.
     container_bits : int
         8 or 16, the bits of the pixel array's type. Bits above ``bits_stored`` are ignored.
     pixels : ndarray, optional
@@ -58,7 +57,7 @@ def grey_scale(
     Raises
     ------
     PixelError
-        The header or the preprocessing asks for something undefined or unknown.
+        The header asks for something undefined or unknown.
 
     Notes
     -----
@@ -67,7 +66,6 @@ def grey_scale(
     files. MONOCHROME1 is inverted by the full range after VOI, so that a marker in one image
     does not change its grey values.
     """
-    _check_policy(preprocessing)
     stored = _stored_values(display, container_bits)
     modality = _modality_values(display, stored)
     image = np.ones(stored.shape, dtype=bool)
@@ -86,31 +84,6 @@ def grey_scale(
     return GreyScale(
         values=np.where(image, values, 0.0).astype(np.float32),
         darkest=float(values[image].min(initial=1.0)),
-    )
-
-
-def _check_policy(preprocessing: Preprocessing) -> None:
-    limits = preprocessing.percentiles
-    if preprocessing.voi not in VOI_POLICIES:
-        key, found, expected = "voi", repr(preprocessing.voi), " or ".join(VOI_POLICIES)
-    elif (limits is not None) != (preprocessing.voi == "percentile"):
-        key, found = "percentiles", f"{limits} with voi {preprocessing.voi}"
-        expected = "two numbers if, and only if, voi is percentile"
-    elif limits is not None and not 0.0 <= limits[0] < limits[1] <= 100.0:
-        key, found, expected = "percentiles", str(limits), "two ascending numbers, 0 to 100"
-    else:
-        return
-    raise wrong_key(key, found, expected)
-
-
-def wrong_key(key: str, found: str, expected: str) -> PixelError:
-    """Return the error for a key of `Preprocessing` that this software cannot obey."""
-    return PixelError(
-        f"preprocessing key {key}",
-        found=found,
-        expected=expected,
-        remedy="Correct the bundle's manifest, or install the mammoclip-sdk it was written for.",
-        code="preprocessing_key",
     )
 
 

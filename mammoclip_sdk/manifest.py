@@ -15,40 +15,13 @@ from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle_files import CHECKSUM, MANIFEST, is_plain_name
 from mammoclip_sdk.errors import BundleFormatError, BundleVersionError
 from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.preprocessing import (
+    PREPROCESSING_VERSION,
+    Preprocessing,
+    preprocessing_problems,
+)
 
 SCHEMA = 1
-PREPROCESSING_VERSION = 1
-"""Raised whenever the same pixels and keys would give a different tensor."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """How pixels become the model's input; every key explicit, none with a default."""
-
-    version: int
-    """`PREPROCESSING_VERSION` the model was trained with."""
-    height: int
-    """Rows of the model input, pixels."""
-    width: int
-    """Columns of the model input, pixels."""
-    voi: str
-    """``header_window`` (window before LUT), ``header_lut`` (LUT before window), ``stored`` (full
-    range of the stored bits) or ``percentile``."""
-    percentiles: tuple[float, float] | None
-    """Lower and upper percentile of the pixels that are not padding; null unless ``voi`` is
-    ``percentile``."""
-    segmentation_threshold: float
-    """Displayed value, 0 to 1, above which a pixel may be breast."""
-    crop_margin: float
-    """Margin kept round the breast, as a share of the longer side of its bounding box."""
-    background: str
-    """``keep`` or ``zero``: whether pixels outside the breast are set to air."""
-    geometry: str
-    """``letterbox`` or ``stretch``."""
-    resampling: str
-    """``area``."""
-    jpeg2000_reduction: int
-    """Largest number of resolution levels a JPEG 2000 decoder may skip; 0 decodes in full."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,16 +205,8 @@ def format_error(subject: str, problems: list[str]) -> BundleFormatError:
     )
 
 
-_CHOICES = {
-    "voi": ("header_window", "header_lut", "stored", "percentile"),
-    "background": ("keep", "zero"),
-    "geometry": ("letterbox", "stretch"),
-    "resampling": ("area",),
-}
 _PRECISIONS = ("fp32", "fp16", "int8")
 _HEX64 = frozenset("0123456789abcdef")
-MAX_INPUT_SIDE = 8192
-"""Pixels; no detector has more, and a manifest must not ask for all of the memory."""
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
@@ -254,7 +219,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     if not manifest.findings or not manifest.graphs:
         yield "findings, graphs: at least one of each is needed"
         return
-    yield from _preprocessing_problems(manifest.preprocessing)
+    yield from preprocessing_problems(manifest.preprocessing)
     yield from _finding_problems(manifest.findings)
     yield from _graph_problems(manifest)
     yield from _golden_problems(manifest)
@@ -265,25 +230,6 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"{place}: no finding {measurement.finding!r}"
         if measurement.exams < 1:
             yield f"{place}: {measurement.exams} exams"
-
-
-def _preprocessing_problems(keys: Preprocessing) -> Iterator[str]:
-    for key, choices in _CHOICES.items():
-        if getattr(keys, key) not in choices:
-            yield f"preprocessing.{key}: {getattr(keys, key)!r} is none of {', '.join(choices)}"
-    for key, low, high in (
-        ("height", 1, MAX_INPUT_SIDE),
-        ("width", 1, MAX_INPUT_SIDE),
-        ("segmentation_threshold", 0, 0.99),
-        ("crop_margin", 0, 0.99),
-        ("jpeg2000_reduction", 0, 5),
-    ):
-        if not low <= getattr(keys, key) <= high:
-            yield f"preprocessing.{key}: {getattr(keys, key)} is not in {low} to {high}"
-    if (keys.voi == "percentile") != (keys.percentiles is not None):
-        yield "preprocessing.percentiles: given if and only if voi is percentile"
-    if keys.percentiles and not 0 <= keys.percentiles[0] < keys.percentiles[1] <= 100:
-        yield f"preprocessing.percentiles: {keys.percentiles} do not rise within 0 to 100"
 
 
 def _finding_problems(findings: tuple[Finding, ...]) -> Iterator[str]:

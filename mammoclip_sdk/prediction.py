@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +56,29 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Milliseconds of each stage; None for a stage that an abstained exam did not reach."""
+
+    read: float
+    decode: float
+    tensor: float
+    quality: float
+    inference: float | None = None
+    """From `Predictor.predict_many`, of the whole batch that the exam was part of."""
+    scoring: float | None = None
+    total: float
+
+    @classmethod
+    def of(cls, stages: Mapping[str, float]) -> Timing:
+        """Return the stages with their total."""
+        return cls(**stages, total=sum(stages.values()))
+
+    def stages(self) -> dict[str, float]:
+        """Return the milliseconds of each stage that ran, by its name and in its order."""
+        return {name: ms for name, ms in asdict(self).items() if name != "total" and ms is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The answer for one exam."""
 
@@ -68,9 +91,7 @@ class Prediction:
     notes: tuple[str, ...]
     """Disagreements between tags that did not matter for the choice of views."""
     provenance: Provenance
-    timing: Mapping[str, float]
-    """Milliseconds per stage and in total. From `Predictor.predict_many`, ``inference`` is the
-    time of the whole batch that the exam was part of."""
+    timing: Timing
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as plain dicts, lists, strings, numbers and None."""
@@ -78,8 +99,11 @@ class Prediction:
         return plain
 
     def to_json(self) -> str:
-        """Return the prediction as indented JSON, without NaN or infinity."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+        """Return the prediction as indented JSON in ASCII, without NaN or infinity.
+
+        A file's name may hold bytes that are no text; as JSON's escapes they pass any encoding.
+        """
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)

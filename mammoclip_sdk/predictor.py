@@ -1,7 +1,7 @@
-"""The stages in a row: views -> exam -> pixels -> tensor -> embedding -> findings.
+"""Prepared exams -> embeddings -> findings, one exam or a stream of them.
 
-This is the only file that sees them all. A `Predictor` holds a bundle and an open session, does
-not change, and may be shared between threads.
+A `Predictor` holds a bundle and an open session, does not change, and may be shared between
+threads.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import importlib.metadata
 import itertools
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, overload
@@ -23,21 +21,17 @@ from typing import Literal, Self, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoclip_sdk import pixels, quality, tensor
 from mammoclip_sdk.bundle import Bundle, read_bundle
-from mammoclip_sdk.errors import MammoClipError
-from mammoclip_sdk.exam import VIEWS, Exam, ModelInput, StoredImage, View
+from mammoclip_sdk.errors import DeviceError, MammoClipError
 from mammoclip_sdk.golden import require_golden
-from mammoclip_sdk.prediction import Examination, Prediction, Provenance, ViewRecord
-from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.prediction import Examination, Prediction, Provenance, Timing
+from mammoclip_sdk.preparation import PreparedExam, prepare, timed
 from mammoclip_sdk.scoring import score
-from mammoclip_sdk.sessions import Session, open_session
-from mammoclip_sdk.views import ViewSource, read_exam
+from mammoclip_sdk.sessions import CheckedSession, Session, open_session
+from mammoclip_sdk.views import ViewSource
 
 DEMO_BUNDLE = Path(__file__).parent / "demo" / "bundle"
 DEMO_EXAM = Path(__file__).parent / "demo" / "exam"
-PICTURE_HEIGHT = 720
-"""Rows of the pictures in an `Examination`: a view fills half of a screen or printed page."""
 
 _Outcome: TypeAlias = Prediction | MammoClipError
 
@@ -55,14 +49,15 @@ class Predictor:
     threads
         Most threads that one CPU run may use; None leaves it to the runtime.
     session
-        Runs the graph in place of a session on ``device``, such as a runtime of the caller's.
+        Runs the graph, such as a runtime of the caller's; it sets its own device and threads.
 
     Raises
     ------
     BundleError
         The bundle cannot be used.
     DeviceError
-        The device cannot be used, or does not reproduce the bundle's golden exams.
+        The device cannot be used, contradicts the session, or does not reproduce the bundle's
+        golden exams.
     """
 
     def __init__(
@@ -73,8 +68,16 @@ class Predictor:
         threads: int | None = None,
         session: Session | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle or DEMO_BUNDLE)
-        self._session = session or open_session(self.bundle, device, threads=threads)
+        if session is not None:
+            _check_agreement(session, device, threads)
+        if not isinstance(bundle, Bundle):
+            bundle = read_bundle(DEMO_BUNDLE if bundle is None else bundle)
+        self.bundle = bundle
+        self._session: Session = (
+            open_session(bundle, device, threads=threads)
+            if session is None
+            else CheckedSession(session, bundle)
+        )
         manifest = self.bundle.manifest
         self.provenance = Provenance(
             bundle=manifest.name,
@@ -109,12 +112,14 @@ class Predictor:
         InferenceError
             The runtime failed.
         """
-        (prediction,) = self._answer([self._prepare(views, strict=strict)])
+        prepared = prepare(views, self.bundle.manifest.preprocessing, strict=strict)
+        (prediction,) = self._answer([prepared])
         return prediction
 
     def examine(self, views: ViewSource, *, strict: bool = False) -> Examination:
         """Score one exam as `predict` does, and keep pictures of its views for a report."""
-        prepared = self._prepare(views, strict=strict, pictures=True)
+        preprocessing = self.bundle.manifest.preprocessing
+        prepared = prepare(views, preprocessing, strict=strict, pictures=True)
         (prediction,) = self._answer([prepared])
         return Examination(
             prediction=prediction, pictures=prepared.pictures, manifest=self.bundle.manifest
@@ -184,38 +189,13 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _prepare(self, views: ViewSource, *, strict: bool, pictures: bool = False) -> _Prepared:
-        """Take an exam through every stage before the graph."""
-        preprocessing = self.bundle.manifest.preprocessing
-        timing: dict[str, float] = {}
-        with _stage(timing, "read"):
-            exam = read_exam(views, strict=strict)
-        with _stage(timing, "decode"):
-            images = _decode(exam)
-        with _stage(timing, "tensor"):
-            model_input = tensor.build(images, preprocessing)
-        with _stage(timing, "quality"):
-            reasons = quality.assess(images, model_input)
-        return _Prepared(
-            tensors=model_input.tensors,
-            records=_records(exam, images, model_input),
-            notes=exam.notes,
-            reasons=reasons,
-            pictures={
-                view: tensor.display(image, preprocessing, height=PICTURE_HEIGHT)
-                for view, image in images.items()
-                if pictures
-            },
-            timing=timing,
-        )
-
-    def _answer(self, batch: list[_Prepared]) -> list[Prediction]:
+    def _answer(self, batch: list[PreparedExam]) -> list[Prediction]:
         """Run the graph once for all exams that nothing blocks, and score them."""
         timing: dict[str, float] = {}
         scorable = [prepared for prepared in batch if not prepared.blocked]
         embeddings: Iterator[NDArray[np.float32]] = iter(())
         if scorable:
-            with _stage(timing, "inference"):
+            with timed(timing, "inference"):
                 embeddings = iter(self._session.run(_stacked(scorable)))
         return [
             self._blocked(prepared)
@@ -224,7 +204,7 @@ class Predictor:
             for prepared in batch
         ]
 
-    def _blocked(self, prepared: _Prepared) -> Prediction:
+    def _blocked(self, prepared: PreparedExam) -> Prediction:
         return Prediction(
             status="abstained",
             findings=(),
@@ -232,14 +212,14 @@ class Predictor:
             views=prepared.records,
             notes=prepared.notes,
             provenance=self.provenance,
-            timing=_with_total(prepared.timing),
+            timing=Timing.of(prepared.timing),
         )
 
     def _scored(
-        self, prepared: _Prepared, embedding: NDArray[np.float32], timing: Mapping[str, float]
+        self, prepared: PreparedExam, embedding: NDArray[np.float32], timing: Mapping[str, float]
     ) -> Prediction:
         own = {**prepared.timing, **timing}
-        with _stage(own, "scoring"):
+        with timed(own, "scoring"):
             findings = score(embedding, self.bundle.manifest.findings)
         return Prediction(
             status="scored",
@@ -248,18 +228,21 @@ class Predictor:
             views=prepared.records,
             notes=prepared.notes,
             provenance=self.provenance,
-            timing=_with_total(own),
+            timing=Timing.of(own),
         )
 
     def _stream(
         self, exams: Iterator[ViewSource], batch_size: int, *, strict: bool, on_error: str
     ) -> Iterator[_Outcome]:
         workers = min(batch_size, os.cpu_count() or 1)
+        prepare_one = partial(
+            prepare, preprocessing=self.bundle.manifest.preprocessing, strict=strict
+        )
         with ThreadPoolExecutor(workers, thread_name_prefix="mammoclip") as pool:
 
-            def submit() -> list[Future[_Prepared]]:
+            def submit() -> list[Future[PreparedExam]]:
                 ahead = itertools.islice(exams, batch_size)
-                return [pool.submit(self._prepare, views, strict=strict) for views in ahead]
+                return [pool.submit(prepare_one, views) for views in ahead]
 
             following = submit()
             try:
@@ -274,14 +257,14 @@ class Predictor:
                 for future in following:
                     future.cancel()
 
-    def _outcomes(self, batch: list[_Prepared | MammoClipError]) -> Iterator[_Outcome]:
-        prepared = [item for item in batch if isinstance(item, _Prepared)]
+    def _outcomes(self, batch: list[PreparedExam | MammoClipError]) -> Iterator[_Outcome]:
+        prepared = [item for item in batch if isinstance(item, PreparedExam)]
         try:
             answers: Iterator[_Outcome] = iter(self._answer(prepared))
         except MammoClipError as error:  # of the whole batch
             answers = itertools.repeat(error)
         for item in batch:
-            yield next(answers) if isinstance(item, _Prepared) else item
+            yield next(answers) if isinstance(item, PreparedExam) else item
 
 
 def predict(views: ViewSource, *, device: str = "auto", strict: bool = False) -> Prediction:
@@ -302,65 +285,26 @@ def _demo_predictor(device: str) -> Predictor:
     return Predictor(device=device)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """An exam that has passed every stage before the graph."""
-
-    tensors: Mapping[str, NDArray[np.float32]]
-    records: tuple[ViewRecord, ...]
-    notes: tuple[str, ...]
-    reasons: tuple[Reason, ...]
-    pictures: Mapping[View, NDArray[np.uint8]]
-    timing: Mapping[str, float]
-
-    @property
-    def blocked(self) -> bool:
-        return any(reason.severity == "block" for reason in self.reasons)
-
-
-def _decode(exam: Exam) -> dict[View, StoredImage]:
-    with ThreadPoolExecutor(len(VIEWS)) as pool:
-        decoded = list(pool.map(pixels.decode, (exam.images[view] for view in VIEWS)))
-    return dict(zip(VIEWS, decoded, strict=True))
-
-
-def _records(
-    exam: Exam, images: Mapping[View, StoredImage], model_input: ModelInput
-) -> tuple[ViewRecord, ...]:
-    return tuple(
-        ViewRecord(
-            view=view,
-            name=images[view].name,
-            sop_instance_uid=exam.images[view].sop_instance_uid,
-            transfer_syntax=images[view].transfer_syntax,
-            pixel_sha256=images[view].sha256,
-            geometry=model_input.geometry[view],
-            alternatives=tuple(other for other in exam.alternatives if other.view is view),
+def _check_agreement(session: Session, device: str, threads: int | None) -> None:
+    if device not in ("auto", session.device) or threads is not None:
+        asked = f"device {device!r}" + ("" if threads is None else f" and threads={threads}")
+        raise DeviceError(
+            "session",
+            found=f"one on {session.device!r}, and {asked} beside it",
+            expected="a session alone; it has its device and its threads already",
+            remedy="Leave device and threads out, or leave the session out.",
         )
-        for view in VIEWS
-    )
 
 
-def _stacked(batch: list[_Prepared]) -> dict[str, NDArray[np.float32]]:
+def _stacked(batch: list[PreparedExam]) -> dict[str, NDArray[np.float32]]:
     return {
         name: np.concatenate([prepared.tensors[name] for prepared in batch])
         for name in batch[0].tensors
     }
 
 
-def _settled(future: Future[_Prepared]) -> _Prepared | MammoClipError:
+def _settled(future: Future[PreparedExam]) -> PreparedExam | MammoClipError:
     try:
         return future.result()
     except MammoClipError as error:
         return error
-
-
-def _with_total(timing: Mapping[str, float]) -> dict[str, float]:
-    return {**timing, "total": sum(timing.values())}
-
-
-@contextmanager
-def _stage(timing: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timing[name] = (time.perf_counter() - start) * 1e3

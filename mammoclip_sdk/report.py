@@ -37,29 +37,32 @@ def write_report(examination: Examination, path: str | Path) -> None:
     MammoClipError
         The file cannot be written; nothing half-written stays.
     """
-    path = Path(path).resolve()
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    page = to_html(examination)
+    partial: Path | None = None
     try:
+        path = Path(path).resolve()
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         with partial.open("x", encoding="utf-8") as file:
-            file.write(to_html(examination))
+            file.write(page)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character
         raise MammoClipError(
             str(path),
-            found=f"a place that cannot be written ({error.strerror})",
+            found=f"a place that cannot be written ({getattr(error, 'strerror', error)})",
             expected="a file name in a folder that exists",
             remedy="Choose another place for the report.",
             code="report",
         ) from error
     finally:
-        with suppress(OSError):
-            partial.unlink()
+        if partial is not None:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def to_html(examination: Examination) -> str:
-    """Return the page as HTML5 text."""
+    """Return the page as HTML5 text that UTF-8 can hold; other bytes in a name show as escapes."""
     prediction, manifest = examination.prediction, examination.manifest
     provenance = prediction.provenance
     body = "".join(
@@ -73,7 +76,8 @@ def to_html(examination: Examination) -> str:
         )
     )
     title = f"Four-view mammography report, {provenance.bundle}"
-    return _PAGE.format(title=escape(title), style=_STYLE, body=body)
+    page = _PAGE.format(title=escape(title), style=_STYLE, body=body)
+    return page.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _use(provenance: Provenance) -> str:
@@ -180,9 +184,7 @@ def _what_ran(prediction: Prediction) -> str:
     ran = prediction.provenance
     golden = ran.golden
     asked = "" if ran.device == ran.device_asked else f" (asked for: {ran.device_asked})"
-    stages = ", ".join(
-        f"{name} {ms:.1f} ms" for name, ms in prediction.timing.items() if name != "total"
-    )
+    stages = ", ".join(f"{name} {ms:.1f} ms" for name, ms in prediction.timing.stages().items())
     facts = {
         "Bundle": f"{ran.bundle} {ran.bundle_version}",
         "SHA-256": ran.bundle_sha256,
@@ -191,7 +193,7 @@ def _what_ran(prediction: Prediction) -> str:
         "Self-test": f"{golden.exams} golden exams, worst logit difference "
         f"{golden.worst_difference:.2g} (at most {golden.tolerance:.2g})",
         "Software": f"mammoclip-sdk {ran.sdk_version}, preprocessing {ran.preprocessing_version}",
-        "Time": f"{prediction.timing['total']:.0f} ms: {stages}",
+        "Time": f"{prediction.timing.total:.0f} ms: {stages}",
     }
     return f"<h2>What ran</h2><table><tbody>{_fact_rows(facts)}</tbody></table>"
 

@@ -16,53 +16,35 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk._native import PREPROCESSING_VERSION as NATIVE_VERSION
 from mammoclip_sdk._native import Breast, find_breast, resample
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.errors import BundleVersionError, MissingViewError, PixelError
 from mammoclip_sdk.exam import (
     VIEWS,
-    DisplayAttributes,
+    BreastRegion,
     ModelInput,
     StoredImage,
     View,
     ViewGeometry,
 )
-from mammoclip_sdk.grey_values import GreyScale, grey_scale, wrong_key
+from mammoclip_sdk.grey_values import GreyScale, grey_scale
+from mammoclip_sdk.preprocessing import (
+    MAX_INPUT_SIDE,
+    PREPROCESSING_VERSION,
+    Preprocessing,
+    require_preprocessing,
+)
 
-SMALLEST_BREAST = 16
-"""Pixels; a bounding box with a shorter side is a marker or noise, not a breast."""
-LARGEST_INPUT = 8192
-"""Pixels per side of the model input; more is a damaged bundle, not a model."""
-
-_ACCEPTED = {
-    "background": ("keep", "zero"),
-    "geometry": ("letterbox", "stretch"),
-    "resampling": ("area",),
-}
+_WHITE = 254 / 255
+"""Displayed values from here on look the same on an 8-bit screen."""
 
 _Box = tuple[int, int, int, int]
 
 
-def value_table(
-    display: DisplayAttributes,
-    preprocessing: Preprocessing,
-    *,
-    container_bits: int,
-    pixels: NDArray[np.uint8] | NDArray[np.uint16] | None = None,
-) -> NDArray[np.float32]:
-    """Return the displayed value of every stored code, as `grey_values.grey_scale` composes it.
-
-    Returns
-    -------
-    ndarray
-        (2**container_bits,) float32, 0 (air) to 1; codes inside the padding range are 0.
-    """
-    return grey_scale(display, preprocessing, container_bits=container_bits, pixels=pixels).values
-
-
 def build_view(
     image: StoredImage, preprocessing: Preprocessing
-) -> tuple[NDArray[np.float32], ViewGeometry]:
+) -> tuple[NDArray[np.float32], ViewGeometry, BreastRegion]:
     """Turn one stored view into its share of the model input.
+
+    Whether what it shows should be scored is for ``quality`` to say.
 
     Returns
     -------
@@ -70,14 +52,16 @@ def build_view(
         (height, width) float32, 0 (air) to 1; the chest wall is at the left.
     geometry : ViewGeometry
         Maps points of the view to points of the source image and back.
+    breast : BreastRegion
+        What was measured where the crop was made.
 
     Raises
     ------
     PixelError
-        No breast is found, or the header or preprocessing asks for something undefined. The
-        message names the view and the image.
-    BundleVersionError
-        The preprocessing is of another version than this software.
+        Nothing is bright enough to be cropped to, or the header asks for something undefined.
+        The message names the view and the image.
+    BundleFormatError, BundleVersionError
+        The preprocessing is not one that this software obeys.
 
     Notes
     -----
@@ -88,7 +72,7 @@ def build_view(
         scale = _grey_scale(image, preprocessing)
         threshold = scale.darkest + preprocessing.segmentation_threshold * (1.0 - scale.darkest)
         breast = find_breast(image.pixels, scale.values, threshold)
-        _check_breast(breast)
+        _check_found(breast)
         crop = _with_margin(breast.box, image.pixels.shape, preprocessing.crop_margin)
         placed = _placed(crop, preprocessing)
         zero = preprocessing.background == "zero"
@@ -103,13 +87,14 @@ def build_view(
             block_side=breast.block_side if zero else 0,
         )
     rows, columns = image.pixels.shape
-    return view, ViewGeometry(
+    geometry = ViewGeometry(
         view=image.view,
         source_shape=(rows, columns),
         crop=crop,
         mirrored=breast.chest_wall_right,
         placed=placed,
     )
+    return view, geometry, _region(breast, image, scale, threshold)
 
 
 def build(images: Mapping[View, StoredImage], preprocessing: Preprocessing) -> ModelInput:
@@ -126,8 +111,8 @@ def build(images: Mapping[View, StoredImage], preprocessing: Preprocessing) -> M
         A view is absent.
     PixelError
         As in `build_view`, or an image stands in the place of another view.
-    BundleVersionError
-        The preprocessing is of another version than this software.
+    BundleFormatError, BundleVersionError
+        The preprocessing is not one that this software obeys.
     """
     absent = [view for view in VIEWS if view not in images]
     if absent:
@@ -147,9 +132,11 @@ def build(images: Mapping[View, StoredImage], preprocessing: Preprocessing) -> M
             )
     with ThreadPoolExecutor(max_workers=len(VIEWS)) as pool:
         built = list(pool.map(lambda view: build_view(images[view], preprocessing), VIEWS))
+    views, geometries, breasts = zip(*built, strict=True)
     return ModelInput(
-        tensors={"views": np.stack([pixels for pixels, _ in built])[None, :, None]},
-        geometry={geometry.view: geometry for _, geometry in built},
+        tensors={"views": np.stack(views)[None, :, None]},
+        geometry=dict(zip(VIEWS, geometries, strict=True)),
+        breasts=dict(zip(VIEWS, breasts, strict=True)),
     )
 
 
@@ -173,17 +160,17 @@ def display(image: StoredImage, preprocessing: Preprocessing, *, height: int) ->
     Raises
     ------
     PixelError
-        As in `value_table`, or ``height`` is out of range.
+        As in `grey_values.grey_scale`, or ``height`` is out of range.
     """
     with _naming(image):
         scale = _grey_scale(image, preprocessing)
         rows, columns = image.pixels.shape
         width = max(1, round(columns * height / rows))
-        if not (1 <= height <= LARGEST_INPUT and width <= LARGEST_INPUT):
+        if not (1 <= height <= MAX_INPUT_SIDE and width <= MAX_INPUT_SIDE):
             raise PixelError(
                 "picture size",
                 found=f"{height}x{width} pixels",
-                expected=f"1 to {LARGEST_INPUT} pixels a side",
+                expected=f"1 to {MAX_INPUT_SIDE} pixels a side",
                 remedy="Ask for another height.",
             )
         whole = resample(
@@ -195,32 +182,6 @@ def display(image: StoredImage, preprocessing: Preprocessing, *, height: int) ->
         )
     shown: NDArray[np.uint8] = np.rint(np.clip(whole, 0.0, 1.0) * 255.0).astype(np.uint8)
     return shown
-
-
-def _check_versions(preprocessing: Preprocessing) -> None:
-    for subject, version in (
-        ("preprocessing of the bundle", preprocessing.version),
-        ("native core of mammoclip_sdk", NATIVE_VERSION),
-    ):
-        if version != PREPROCESSING_VERSION:
-            raise BundleVersionError(
-                subject,
-                found=f"version {version}",
-                expected=f"version {PREPROCESSING_VERSION}",
-                remedy="Install the mammoclip-sdk that belongs to the bundle, whole.",
-            )
-
-
-def _check_keys(preprocessing: Preprocessing) -> None:
-    for key, accepted in _ACCEPTED.items():
-        if getattr(preprocessing, key) not in accepted:
-            raise wrong_key(key, repr(getattr(preprocessing, key)), " or ".join(accepted))
-    for key in ("height", "width"):
-        if not 1 <= getattr(preprocessing, key) <= LARGEST_INPUT:
-            raise wrong_key(key, str(getattr(preprocessing, key)), f"1 to {LARGEST_INPUT} pixels")
-    for key in ("segmentation_threshold", "crop_margin"):
-        if not 0.0 <= getattr(preprocessing, key) < 1.0:
-            raise wrong_key(key, f"{getattr(preprocessing, key):g}", "0 to less than 1")
 
 
 @contextmanager
@@ -239,8 +200,14 @@ def _naming(image: StoredImage) -> Iterator[None]:
 
 
 def _grey_scale(image: StoredImage, preprocessing: Preprocessing) -> GreyScale:
-    _check_versions(preprocessing)
-    _check_keys(preprocessing)
+    require_preprocessing(preprocessing)
+    if NATIVE_VERSION != PREPROCESSING_VERSION:
+        raise BundleVersionError(
+            "native core of mammoclip_sdk",
+            found=f"version {NATIVE_VERSION}",
+            expected=f"version {PREPROCESSING_VERSION}",
+            remedy="Install mammoclip-sdk again, whole.",
+        )
     pixels = image.pixels
     if (
         pixels.dtype not in (np.uint8, np.uint16)
@@ -259,22 +226,30 @@ def _grey_scale(image: StoredImage, preprocessing: Preprocessing) -> GreyScale:
     )
 
 
-def _check_breast(breast: Breast) -> None:
-    _, _, height, width = breast.box
-    if breast.blocks == breast.mask.size:
-        found = "no air: the whole image is brighter than the segmentation threshold"
-    elif breast.blocks == 0:
-        found = "nothing brighter than the segmentation threshold"
-    elif min(height, width) < SMALLEST_BREAST:
-        found = f"a largest bright region of only {height}x{width} pixels"
-    else:
-        return
-    raise PixelError(
-        "breast",
-        found=found,
-        expected="a breast in front of air",
-        remedy="Check that the image shows a breast and that its polarity and window are right.",
-        code="no_breast",
+def _check_found(breast: Breast) -> None:
+    if breast.blocks == 0:
+        raise PixelError(
+            "breast",
+            found="nothing brighter than the segmentation threshold",
+            expected="a breast in front of air",
+            remedy="Check that the image shows a breast and that its polarity and window are "
+            "right.",
+            code="no_breast",
+        )
+
+
+def _region(breast: Breast, image: StoredImage, scale: GreyScale, threshold: float) -> BreastRegion:
+    """Measure the breast by one pixel from the middle of each of its blocks."""
+    side = breast.block_side
+    samples = scale.values[image.pixels[side // 2 :: side, side // 2 :: side]]
+    rows, columns = samples.shape  # a block that is cut off before its middle has no sample
+    tissue = samples[breast.mask[:rows, :columns] & (samples > threshold)]
+    low, high = np.percentile(tissue, (5, 95)) if tissue.size else (0.0, 0.0)
+    return BreastRegion(
+        share=breast.blocks / breast.mask.size,
+        far_edge=float(breast.mask[:, 0 if breast.chest_wall_right else -1].mean()),
+        spread=float(high - low),
+        saturated=float(np.mean(tissue >= _WHITE)) if tissue.size else 0.0,
     )
 
 

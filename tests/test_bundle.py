@@ -192,6 +192,13 @@ def setter(path: str, value: object) -> Callable[[Plain], None]:
         ("preprocessing.voi", "percentile", "if and only if"),
         ("preprocessing.height", 64, "instead of (B, 4, 1, 64, 24)"),
         ("preprocessing.crop_margin", -0.1, "crop_margin: -0.1"),
+        ("preprocessing.crop_margin", 0.995, "crop_margin: 0.995 is not in 0 to 0.99"),
+        ("preprocessing.segmentation_threshold", -0.01, "segmentation_threshold: -0.01 is not in"),
+        ("preprocessing.segmentation_threshold", 1.0, "threshold: 1.0 is not in 0 to 0.99"),
+        ("preprocessing.height", 0, "height: 0 is not in 1 to 8192"),
+        ("preprocessing.width", 8193, "width: 8193 is not in 1 to 8192"),
+        ("preprocessing.jpeg2000_reduction", 1, "jpeg2000_reduction: 1, but this version decodes"),
+        ("preprocessing.jpeg2000_reduction", -1, "jpeg2000_reduction: -1, but this version"),
         ("graphs.0.precision", "fp8", "precision 'fp8'"),
         ("graphs.0.file", "../model.onnx", "not a plain file name"),
         ("graphs.0.file", "/etc/passwd", "not a plain file name"),
@@ -246,6 +253,19 @@ def test_a_newer_bundle_says_so_before_anything_else(
     assert (caught.value.found, caught.value.expected) == ("99", "1")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["nul.onnx", "CON", "Aux.tar.gz", "com1", "LPT9.npz", "model.", "model..", "-x", "a b", "é"],
+)
+def test_names_that_some_system_reads_otherwise_are_refused(name: str) -> None:
+    assert "not a plain file name" in read_with(setter("graphs.0.file", name))
+
+
+@pytest.mark.parametrize("name", ["a", "model.fp32.onnx", "console", "com10.npz", "nul-1", "A_-"])
+def test_plain_names_are_not(name: str) -> None:
+    assert bundle_files.is_plain_name(name)
+
+
 def test_a_missing_bundle_and_one_without_manifest(tmp_path: Path, tiny_bundle: Path) -> None:
     with pytest.raises(BundleNotFoundError, match="nothing at this path"):
         read_bundle(tmp_path / "absent")
@@ -292,6 +312,16 @@ def test_a_zip_bomb_is_not_unpacked(tiny_bundle: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(bundle_files, "MAX_BYTES", 10_000)
     with pytest.raises(BundleFormatError, match="at most 64 files, 10000 bytes"):
         read_bundle(zipped(tiny_bundle))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["long", "null"])
+def test_a_name_that_no_file_can_have_is_an_error_and_no_defect(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleNotFoundError, match="nothing at this path"):
+        read_bundle(tmp_path / name)
+    files = tiny_files()
+    with pytest.raises(BundleError, match="a disk that refused"):
+        write_bundle(tmp_path / name, tiny_manifest(files), files)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten_unless_asked(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 import exams
 import numpy as np
 import pytest
+from conftest import FakeSession, tiny_embedding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 import mammoclip_sdk
-from mammoclip_sdk import predictor
+from mammoclip_sdk import predictor, sessions
 from mammoclip_sdk.__main__ import app
 from mammoclip_sdk.exam import VIEWS
 
@@ -158,6 +160,53 @@ def test_bad_images_are_refused_and_leave_nothing_behind(
         assert f"{told['found']}; expected {told['expected']}" in result.stderr
     else:
         assert result.stdout == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("as_json", [False, True], ids=["words", "json"])
+def test_a_file_name_that_the_output_cannot_hold_is_escaped(
+    tiny_bundle: Path, exam: Path, tmp_path: Path, encoding: str, as_json: bool
+) -> None:
+    name = os.fsdecode("乳房".encode() + b"\xff")
+    shown = "乳房" + r"\udcff"
+    (exam / "IM2").rename(exam / name)
+    page = tmp_path / f"{name}.html"
+    options = ["--bundle", str(tiny_bundle), "--report", str(page)]
+    done = subprocess.run(
+        [*COMMAND, "predict", str(exam), *options, *(["--json"] if as_json else [])],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    if as_json:
+        assert json.loads(done.stdout.decode("ascii"))["views"][1]["name"] == shown
+    else:
+        assert r"\udcff.html" in done.stdout.decode(encoding)
+    assert shown in page.read_text("utf-8")
+
+
+def test_verify_closes_its_session(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = FakeSession()
+    monkeypatch.setattr(sessions, "open_session", lambda bundle, device: session)
+    assert run("bundle", "verify", tiny_bundle).exit_code == 0
+    assert session.closed
+    session.closed, session.compute = False, lambda views: -tiny_embedding(views)
+    refused(run("bundle", "verify", tiny_bundle), "InferenceError", "golden exams whose logits")
+    assert session.closed
+
+
+def test_a_name_that_no_file_can_have_is_refused(tiny_bundle: Path, exam: Path) -> None:
+    for arguments in (
+        ["predict", "x" * 300, "--bundle", tiny_bundle],
+        ["predict", exam, "--bundle", "x" * 300],
+        ["bundle", "inspect", "x" * 300],
+        ["predict", exam, "--bundle", tiny_bundle, "--report", "x" * 300],
+    ):
+        result = run(*arguments)
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 2
+        assert "xxx: found " in result.stderr
 
 
 def test_a_path_that_is_not_there_is_named(tiny_bundle: Path, tmp_path: Path) -> None:

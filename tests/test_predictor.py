@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from mammoclip_sdk import Predictor, pixels, predictor, tensor
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
+    BundleError,
     BundleNotFoundError,
+    DeviceError,
     InferenceError,
     MissingViewError,
     PixelError,
@@ -83,6 +86,10 @@ def test_a_prediction_is_immutable_and_its_json_is_whole(tiny_bundle: Path, exam
     prediction = Predictor(tiny_bundle, "cpu").predict(exam)
     with pytest.raises(FrozenInstanceError):
         prediction.status = "abstained"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        prediction.timing.total = 0.0  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(prediction)) == prediction  # noqa: S301
+    assert asdict(prediction)["timing"] == asdict(prediction.timing)
     plain = json.loads(prediction.to_json())
     assert plain == prediction.to_dict()
     assert list(plain) == [
@@ -105,6 +112,9 @@ def test_a_prediction_is_immutable_and_its_json_is_whole(tiny_bundle: Path, exam
     ]
     assert plain["timing"]["total"] == pytest.approx(sum(list(plain["timing"].values())[:-1]))
     assert exams.CANARY not in prediction.to_json()
+    noted = replace(prediction, notes=("乳房\udcff",))
+    assert noted.to_json().isascii()
+    assert json.loads(noted.to_json())["notes"] == ["乳房\udcff"]
 
 
 def test_every_way_to_hand_over_an_exam_gives_the_same_answer(
@@ -139,11 +149,32 @@ def test_the_same_image_twice_is_not_scored(tiny_bundle: Path, fake_session: Fak
     assert "probability" not in prediction.to_json()
 
 
-@pytest.mark.parametrize("level", [0, 40_000, 65_535])
+@pytest.mark.parametrize("level", [40_000, 65_535])
 def test_a_blank_view_never_becomes_a_number(tiny_bundle: Path, level: int) -> None:
-    views = {**arrays(), "RMLO": np.full((96, 80), level, np.uint16)}
-    with pytest.raises(PixelError, match="RMLO"):
-        Predictor(tiny_bundle, "cpu").predict(views)
+    scorer = Predictor(tiny_bundle, "cpu")
+    prediction = scorer.predict({**arrays(), "RMLO": np.full((96, 80), level, np.uint16)})
+    assert (prediction.status, prediction.findings) == ("abstained", ())
+    assert [(reason.code, reason.view) for reason in prediction.reasons] == [("G09", "RMLO")]
+    with pytest.raises(PixelError, match="RMLO"):  # nothing that a tensor could be made of
+        scorer.predict({**arrays(), "RMLO": np.zeros((96, 80), np.uint16)})
+
+
+def test_sides_that_the_pixels_contradict_are_not_scored(
+    tiny_bundle: Path, exam: Path, fake_session: FakeSession
+) -> None:
+    for number, view in enumerate(VIEWS, start=1):
+        image = pydicom.dcmread(exam / f"IM{number}")
+        image.ImageLaterality = {"L": "R", "R": "L"}[view.laterality]
+        image.save_as(exam / f"IM{number}")
+    scorer = Predictor(tiny_bundle, session=fake_session)
+    runs = len(fake_session.batches)
+    prediction = scorer.predict(exam)
+    assert (prediction.status, prediction.findings) == ("abstained", ())
+    assert [(r.code, r.view) for r in prediction.reasons] == [("G05", view) for view in VIEWS]
+    assert len(fake_session.batches) == runs
+    assert prediction.timing.inference is None
+    assert list(prediction.timing.stages()) == ["read", "decode", "tensor", "quality"]
+    assert prediction.to_dict()["timing"]["scoring"] is None
 
 
 def test_strict_is_handed_on(tiny_bundle: Path, exam: Path) -> None:
@@ -163,6 +194,49 @@ def test_without_the_default_bundle_there_is_no_guess(
     monkeypatch.setattr(predictor, "DEMO_BUNDLE", tmp_path / "none")
     with pytest.raises(BundleNotFoundError):
         Predictor()
+
+
+@pytest.mark.parametrize(
+    "bundle", ["", "x" * 300, "a\0b", Path("y" * 5000)], ids=["empty", "long", "null", "path"]
+)
+def test_only_none_is_the_demo_bundle_and_no_name_is_a_defect(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: str | Path
+) -> None:
+    monkeypatch.setattr(predictor, "DEMO_BUNDLE", tiny_bundle)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(BundleError):
+        Predictor(bundle, "cpu")
+    assert Predictor(None, "cpu").provenance.bundle == "tiny"
+
+
+def test_a_session_and_a_device_that_contradict_it_are_refused(
+    tiny_bundle: Path, fake_session: FakeSession
+) -> None:
+    with pytest.raises(DeviceError, match="found one on 'cpu', and device 'cuda' beside it"):
+        Predictor(tiny_bundle, "cuda", session=fake_session)
+    with pytest.raises(DeviceError, match="'auto' and threads=2 beside it"):
+        Predictor(tiny_bundle, session=fake_session, threads=2)
+    assert fake_session.batches == ()
+    assert Predictor(tiny_bundle, "cpu", session=fake_session).provenance.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda e: e[:0], r"float32 \(0, 6\)"),
+        (lambda e: e[:, :3], r"float32 \(1, 3\)"),
+        (lambda e: e * 0, "length is 1 away from 1"),
+    ],
+    ids=["empty", "length", "zeros"],
+)
+def test_a_session_of_the_callers_is_checked_at_every_exam(
+    tiny_bundle: Path, fake_session: FakeSession, spoil: Any, found: str
+) -> None:
+    scorer = Predictor(tiny_bundle, session=fake_session)
+    fake_session.compute = lambda views: spoil(tiny_embedding(views))
+    with pytest.raises(InferenceError, match=found):
+        scorer.predict(arrays())
 
 
 def test_predict_keeps_one_predictor_a_device(
@@ -218,16 +292,19 @@ def test_many_exams_come_in_order_with_the_numbers_of_one(
     assert len({prediction.findings for prediction in found}) == 7
 
 
-def test_the_next_batch_is_decoded_while_this_one_is_in_the_runtime(tiny_bundle: Path) -> None:
+def test_the_next_batch_is_decoded_while_this_one_is_in_the_runtime(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded = threading.Event()
 
     def wait_for_the_next(views: np.ndarray) -> np.ndarray:
         assert decoded.wait(10), "nothing was decoded during inference"
         return tiny_embedding(views)
 
-    scorer = Predictor(tiny_bundle, session=FakeSession())
-    scorer._session.compute = wait_for_the_next  # type: ignore[attr-defined]
-    prepare = scorer._prepare
+    session = FakeSession()
+    scorer = Predictor(tiny_bundle, session=session)
+    session.compute = wait_for_the_next
+    prepare = predictor.prepare
 
     def signalling(views: Any, **options: Any) -> Any:
         prepared = prepare(views, **options)
@@ -235,7 +312,7 @@ def test_the_next_batch_is_decoded_while_this_one_is_in_the_runtime(tiny_bundle:
             decoded.set()
         return prepared
 
-    scorer._prepare = signalling  # type: ignore[method-assign]
+    monkeypatch.setattr(predictor, "prepare", signalling)
     first, second = arrays(1), arrays(2)
     assert len(list(scorer.predict_many([first, second], batch_size=1))) == 2
 
@@ -292,6 +369,35 @@ def test_stopping_early_stops_the_work(tiny_bundle: Path) -> None:
     stream.close()
     assert len(taken) == 4  # the batch that was yielded from, and one ahead
     assert not [t for t in threading.enumerate() if t.name.startswith("mammoclip")]
+
+
+def test_exams_that_wait_for_a_thread_are_dropped_when_the_caller_stops(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    stopped = threading.Event()
+    prepare = predictor.prepare
+
+    def slow(views: Any, **options: Any) -> Any:
+        started.append(1)
+        if len(started) > 4:  # the second batch
+            assert stopped.wait(30)
+        return prepare(views, **options)
+
+    monkeypatch.setattr(predictor, "prepare", slow)
+    monkeypatch.setattr(predictor.os, "cpu_count", lambda: 1)
+    cancel = Future.cancel
+
+    def recording(future: Future[Any]) -> bool:
+        cancelled = cancel(future)
+        stopped.set()
+        return cancelled
+
+    monkeypatch.setattr(Future, "cancel", recording)
+    stream = Predictor(tiny_bundle, "cpu").predict_many(map(arrays, range(8)), batch_size=4)
+    next(stream)
+    stream.close()
+    assert len(started) <= 6  # of the second batch: the one that ran, and at most its successor
 
 
 def test_wrong_settings_are_refused_before_anything_is_read(tiny_bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -178,6 +179,44 @@ def test_a_report_replaces_another_whole_or_not_at_all(
     assert [f.name for f in folder.iterdir()] == ["r.html"]
     assert page.read_text("utf-8") == to_html(examination)
     assert re.match(r"<!DOCTYPE html>\n<html lang=\"en\">", page.read_text("utf-8"))
+
+
+def test_a_report_reaches_the_disk_before_it_takes_its_name(
+    examination: Examination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        steps.append(f"sync {os.fstat(descriptor).st_size > 1000}")
+        sync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        steps.append(f"rename to {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_report(examination, tmp_path / "r.html")
+    assert steps == ["sync True", "rename to r.html"]
+
+
+def test_a_name_that_is_no_text_is_shown_as_an_escape(
+    examination: Examination, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"IM\xff\xe91")
+    records = tuple(replace(record, name=name) for record in examination.prediction.views)
+    write_report(with_answer(examination, views=records), tmp_path / "r.html")
+    assert r"IM\udcff\udce91" in (tmp_path / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["long", "null"])
+def test_a_name_that_no_file_can_have_is_refused(
+    examination: Examination, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(MammoClipError, match="a place that cannot be written") as caught:
+        write_report(examination, tmp_path / name)
+    assert caught.value.code == "report"
 
 
 @pytest.mark.parametrize("place", ["absent/r.html", "file/r.html", "reports"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from conftest import FEATURES, FakeSession, altered, as_npz, tiny_embedding, tiny_golden, tiny_graph
 from onnx.external_data_helper import set_external_data
 
+from mammoclip_sdk import golden
 from mammoclip_sdk.bundle import Bundle, Tensor, read_bundle
 from mammoclip_sdk.errors import (
     BundleFormatError,
@@ -28,7 +30,7 @@ from mammoclip_sdk.errors import (
     RuntimeNotInstalledError,
 )
 from mammoclip_sdk.golden import require_golden, run_golden
-from mammoclip_sdk.sessions import open_session, ort
+from mammoclip_sdk.sessions import CheckedSession, open_session, ort
 
 VIEWS = tiny_golden()["views"]
 NO_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
@@ -97,8 +99,9 @@ def test_a_silent_fallback_from_cuda_is_an_error(
 ) -> None:
     pretend_cuda(monkeypatch, works=False)
     bundle = read_bundle(tiny_bundle)
-    with pytest.raises(RuntimeNotInstalledError, match="took CPUExecutionProvider instead"):
+    with pytest.raises(RuntimeNotInstalledError, match="took CPUExecutionProvider instead") as e:
         open_session(bundle, "cuda")
+    assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in e.value.remedy
     assert open_session(bundle, "auto").device == "cpu"
 
 
@@ -110,6 +113,63 @@ def test_cuda_runs_alone_and_without_tf32(
     assert asked == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]
 
 
+def test_nvidia_libraries_are_loaded_before_a_cuda_session_and_quietly(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = pretend_cuda(monkeypatch, works=False)
+    loaded: list[int] = []
+
+    def preload() -> None:
+        loaded.append(len(asked))
+        print("Failed to load libcudnn.so.9: no such file")  # noqa: T201  as ONNX Runtime does
+        print("Please follow the manual.")  # noqa: T201
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    bundle = read_bundle(tiny_bundle)
+    open_session(bundle, "cpu")
+    assert loaded == []
+    missing = r"instead \(Failed to load libcudnn\.so\.9: no such file\)"
+    with pytest.raises(RuntimeNotInstalledError, match=missing):
+        open_session(bundle, "cuda")
+    assert loaded == [1]  # after the CPU's session, before CUDA's
+    assert capsys.readouterr().out == ""
+
+    monkeypatch.delattr(onnxruntime, "preload_dlls")  # an older one
+    with pytest.raises(RuntimeNotInstalledError, match="instead; expected CUDA"):
+        open_session(bundle, "cuda")
+
+
+def test_a_graph_is_never_run_again_on_another_provider(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched_off: list[bool] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def disable_fallback(self) -> None:
+            super().disable_fallback()
+            switched_off.append(not self._enable_fallback)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    open_session(read_bundle(tiny_bundle), "cpu")
+    assert switched_off == [True]
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_threads_reach_the_runtime(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None
+) -> None:
+    given: list[Any] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, model: bytes, options: Any, providers: list[Any]) -> None:
+            given.append((options.intra_op_num_threads, options.inter_op_num_threads))
+            super().__init__(model, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    open_session(read_bundle(tiny_bundle), "cpu", threads=threads)
+    assert given == [(threads or 0, 1)]  # 0: the runtime chooses
+
+
 @pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:0"])
 def test_an_unknown_device_lists_the_known_ones(tiny_bundle: Path, device: str) -> None:
     with pytest.raises(DeviceError, match="one of auto, tensorrt, cuda, openvino, cpu"):
@@ -118,8 +178,14 @@ def test_an_unknown_device_lists_the_known_ones(tiny_bundle: Path, device: str) 
 
 @pytest.mark.parametrize("device", ["tensorrt", "openvino"])
 def test_a_device_of_another_version_names_what_can_be_used(tiny_bundle: Path, device: str) -> None:
-    with pytest.raises(RuntimeNotInstalledError, match="auto, cuda or cpu"):
+    with pytest.raises(RuntimeNotInstalledError, match="auto, cuda or cpu") as caught:
         open_session(read_bundle(tiny_bundle), device)
+    remedy = caught.value.remedy
+    assert remedy.startswith(f"This version of mammoclip-sdk has no session for {device} yet: ")
+    assert f'pip install "mammoclip-sdk[{device}]"' in remedy
+    if device == "tensorrt":
+        assert "NVIDIA's own package index, which pip must be told of" in remedy
+        assert 'pip install "mammoclip-sdk[tensorrt-rtx]", which is whole on PyPI' in remedy
 
 
 def test_threads_are_counted_from_one(tiny_bundle: Path) -> None:
@@ -219,18 +285,39 @@ def test_inputs_that_do_not_fit_are_refused_by_name(
         (lambda e: e * np.float32(np.nan), "NaN or infinity"),
         (lambda e: e[:, :-1], r"float32 \(2, 5\)"),
         (lambda e: e[:1], r"float32 \(1, 6\)"),
+        (lambda e: e[:0], r"float32 \(0, 6\)"),
+        (lambda e: e * 0, "whose length is 1 away from 1"),
         (lambda e: e.astype(np.float16), "float16"),
     ],
-    ids=["length", "nan", "width", "batch", "dtype"],
+    ids=["length", "nan", "width", "batch", "empty", "zeros", "dtype"],
 )
 def test_an_answer_that_is_no_embedding_is_not_passed_on(
     tiny_bundle: Path, answer: Callable[[Any], Any], found: str
 ) -> None:
-    graph = read_bundle(tiny_bundle).manifest.graphs[0]
-    runtime = SimpleNamespace(run=lambda names, feeds: [answer(tiny_embedding(feeds["views"]))])
-    session = ort.OrtSession(runtime, graph, "cpu", "broken 1.0")
-    with pytest.raises(InferenceError, match=found):
+    session = CheckedSession(
+        FakeSession(lambda views: answer(tiny_embedding(views))), read_bundle(tiny_bundle)
+    )
+    with pytest.raises(InferenceError, match=found) as caught:
         session.run({"views": VIEWS})
+    assert caught.value.subject == f"{tiny_bundle} on fake 1.0 NumPy"
+
+
+def test_every_session_that_opens_is_checked(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(bundle: Bundle, device: str, *, threads: int | None) -> FakeSession:
+        return FakeSession(lambda views: 2 * tiny_embedding(views), device=device)
+
+    monkeypatch.setattr(ort, "open_session", wrong)
+    for device in ("auto", "cpu", "cuda"):
+        session = open_session(read_bundle(tiny_bundle), device)
+        with pytest.raises(InferenceError, match="whose length is 1 away from 1"):
+            session.run({"views": VIEWS})
+
+
+def test_a_precision_without_a_tolerance_cannot_be_judged(tiny_bundle: Path) -> None:
+    with pytest.raises(InferenceError, match=r"found precision 'bf16'; expected one .*: fp32"):
+        run_golden(read_bundle(tiny_bundle), FakeSession(precision="bf16"))
 
 
 def test_a_closed_session_says_so(tiny_bundle: Path) -> None:
@@ -291,6 +378,20 @@ def test_golden_exams_that_are_not_as_described_are_refused(
 ) -> None:
     bundle = with_files(tiny_bundle, **{"golden.npz": data})
     with pytest.raises(BundleFormatError, match=found):
+        run_golden(bundle, FakeSession())
+
+
+def test_golden_exams_that_unpack_to_too_much_are_not_unpacked(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = read_bundle(tiny_bundle)
+    with zipfile.ZipFile(io.BytesIO(bundle.files["golden.npz"])) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    monkeypatch.setattr(golden, "_MAX_BYTES", size)
+    run_golden(bundle, FakeSession())
+    monkeypatch.setattr(golden, "_MAX_BYTES", size - 1)
+    monkeypatch.setattr(golden.np, "load", None)
+    with pytest.raises(BundleFormatError, match=f"{size} bytes unpacked, more than {size - 1}"):
         run_golden(bundle, FakeSession())
 
 

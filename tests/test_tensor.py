@@ -13,9 +13,15 @@ from hypothesis import strategies as st
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
 from mammoclip_sdk import tensor
-from mammoclip_sdk.bundle import Preprocessing
-from mammoclip_sdk.errors import BundleVersionError, MissingViewError, PixelError
+from mammoclip_sdk.errors import (
+    BundleFormatError,
+    BundleVersionError,
+    MissingViewError,
+    PixelError,
+)
 from mammoclip_sdk.exam import VIEWS, DisplayAttributes, LookupTable, StoredImage, View, Window
+from mammoclip_sdk.grey_values import grey_scale
+from mammoclip_sdk.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(
     version=1,
@@ -132,7 +138,7 @@ def test_windows_agree_with_pydicom(function, photometric, bits, signed, slope, 
     expected = (expected - low) / (high - low)
     if photometric == "MONOCHROME1":
         expected = 1 - expected
-    table = tensor.value_table(attributes, PREPROCESSING, container_bits=16)
+    table = grey_scale(attributes, PREPROCESSING, container_bits=16).values
     np.testing.assert_allclose(table[: 2**bits], expected, atol=1e-6, rtol=0)
 
 
@@ -151,7 +157,7 @@ def test_voi_luts_agree_with_pydicom(signed, photometric):
     if photometric == "MONOCHROME1":
         expected = 1 - expected
     preprocessing = replace(PREPROCESSING, voi="header_lut")
-    table = tensor.value_table(attributes, preprocessing, container_bits=16)
+    table = grey_scale(attributes, preprocessing, container_bits=16).values
     np.testing.assert_allclose(table[:4096], expected, atol=1e-6, rtol=0)
 
 
@@ -162,7 +168,7 @@ def test_modality_luts_agree_with_pydicom():
     modality = apply_modality_lut(codes_as_pydicom_reads_them(attributes), header(attributes))
     windowed = replace(TWELVE_BITS, bits_stored=16, windows=attributes.windows)
     expected = apply_windowing(modality.astype(np.uint16), header(windowed)) / 65535
-    table = tensor.value_table(attributes, PREPROCESSING, container_bits=16)
+    table = grey_scale(attributes, PREPROCESSING, container_bits=16).values
     np.testing.assert_allclose(table[:4096], expected, atol=2e-5, rtol=0)
 
 
@@ -176,10 +182,10 @@ def test_linear_windows_have_the_half_pixel_of_the_standard():
         photometric="MONOCHROME2",
         windows=(Window(center=128.0, width=256.0),),
     )
-    table = tensor.value_table(attributes, PREPROCESSING, container_bits=8)
+    table = grey_scale(attributes, PREPROCESSING, container_bits=8).values
     np.testing.assert_allclose(table, np.arange(256) / 255, atol=1e-7)
     exact = replace(attributes, voi_function="LINEAR_EXACT")
-    table = tensor.value_table(exact, PREPROCESSING, container_bits=8)
+    table = grey_scale(exact, PREPROCESSING, container_bits=8).values
     np.testing.assert_allclose(table, np.arange(256) / 256, atol=1e-7)
 
 
@@ -201,14 +207,14 @@ def test_the_policy_chooses_between_window_lut_and_stored_range(voi, has_window,
         windows=(Window(center=2048.0, width=2.0),) if has_window else (),
         voi_luts=(LookupTable(first=0, data=np.array([7, 7], np.uint16)),) if has_lut else (),
     )
-    table = tensor.value_table(attributes, replace(PREPROCESSING, voi=voi), container_bits=16)
+    table = grey_scale(attributes, replace(PREPROCESSING, voi=voi), container_bits=16).values
     ramp = np.arange(4096) / 4095
     expected = {"window": ramp > 0.5, "lut": np.ones(4096), "range": ramp}[taken]
     np.testing.assert_allclose(table[:4096], expected, atol=1e-6)
 
 
 def test_bits_above_bits_stored_are_ignored():
-    table = tensor.value_table(TWELVE_BITS, PREPROCESSING, container_bits=16).reshape(16, 4096)
+    table = grey_scale(TWELVE_BITS, PREPROCESSING, container_bits=16).values.reshape(16, 4096)
     assert (table == table[0]).all()
     assert table[0, 4095] == 1.0
 
@@ -216,7 +222,7 @@ def test_bits_above_bits_stored_are_ignored():
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_is_air_whatever_the_polarity(photometric):
     attributes = replace(TWELVE_BITS, photometric=photometric, padding=(658, 0))
-    table = tensor.value_table(attributes, PREPROCESSING, container_bits=16)
+    table = grey_scale(attributes, PREPROCESSING, container_bits=16).values
     assert (table[:659] == 0).all()
     ramp = np.arange(659, 4096) / 4095
     expected = ramp if photometric == "MONOCHROME2" else 1 - ramp
@@ -225,7 +231,7 @@ def test_padding_is_air_whatever_the_polarity(photometric):
 
 def test_padding_of_signed_pixels_is_compared_with_their_sign():
     attributes = replace(TWELVE_BITS, signed=True, padding=(-2048, -2000))
-    table = tensor.value_table(attributes, PREPROCESSING, container_bits=16)
+    table = grey_scale(attributes, PREPROCESSING, container_bits=16).values
     assert (table[2048:2097] == 0).all()
     assert table[2097] == pytest.approx(49 / 4095, abs=1e-6)
     assert table[2047] == 1.0
@@ -236,7 +242,7 @@ def test_percentiles_leave_padding_out():
     pixels[:50] = np.arange(5000).reshape(50, 100) // 5 + 1000
     attributes = replace(TWELVE_BITS, padding=(4000, 4000))
     preprocessing = replace(PREPROCESSING, voi="percentile", percentiles=(10.0, 90.0))
-    table = tensor.value_table(attributes, preprocessing, container_bits=16, pixels=pixels)
+    table = grey_scale(attributes, preprocessing, container_bits=16, pixels=pixels).values
     low, high = np.percentile(pixels[:50], (10, 90), method="inverted_cdf")
     assert (low, high) == (1099, 1899)
     ramp = np.clip((np.arange(4096) - 1099) / 800, 0, 1)
@@ -275,7 +281,7 @@ def test_views_agree_with_the_specification(
         background=background,
         crop_margin=margin,
     )
-    view, found = tensor.build_view(stored(pixels, display=attributes), preprocessing)
+    view, found, _ = tensor.build_view(stored(pixels, display=attributes), preprocessing)
 
     shown = pixels / (2**bits - 1)
     expected = oracle.find_breast(shown, 0.05)
@@ -311,7 +317,7 @@ def test_a_bright_dot_is_found_again_where_it_was(chest_wall, geometry, point):
     pixels = breast(chest_wall=chest_wall, level=600)
     pixels[row, column] = 4095
     preprocessing = replace(PREPROCESSING, height=1000, width=700, geometry=geometry)
-    view, geometry_ = tensor.build_view(stored(pixels), preprocessing)
+    view, geometry_, _ = tensor.build_view(stored(pixels), preprocessing)
     bright = np.argwhere(view > 0.9) + 0.5
     assert len(bright) > 0
     found = geometry_.to_source(*bright.mean(0))
@@ -320,8 +326,8 @@ def test_a_bright_dot_is_found_again_where_it_was(chest_wall, geometry, point):
 
 
 def test_both_sides_come_out_with_the_chest_wall_at_the_left():
-    left, left_geometry = tensor.build_view(stored(breast()), PREPROCESSING)
-    right, right_geometry = tensor.build_view(stored(breast(chest_wall="right")), PREPROCESSING)
+    left, left_geometry, _ = tensor.build_view(stored(breast()), PREPROCESSING)
+    right, right_geometry, _ = tensor.build_view(stored(breast(chest_wall="right")), PREPROCESSING)
     np.testing.assert_allclose(left, right, atol=1e-6)
     assert (left_geometry.mirrored, right_geometry.mirrored) == (False, True)
     assert left[:, :10].mean() > 2 * left[:, -10:].mean()
@@ -336,8 +342,8 @@ def test_a_sigmoid_window_that_shows_air_as_grey_finds_the_same_breast(photometr
     linear = replace(TWELVE_BITS, photometric=photometric, padding=padding)
     window = Window(center=abs(flip - 1500.0), width=3000.0)
     sigmoid = replace(linear, windows=(window,), voi_function="SIGMOID")
-    _, expected = tensor.build_view(stored(pixels, display=linear), PREPROCESSING)
-    view, found = tensor.build_view(stored(pixels, display=sigmoid), PREPROCESSING)
+    _, expected, _ = tensor.build_view(stored(pixels, display=linear), PREPROCESSING)
+    view, found, _ = tensor.build_view(stored(pixels, display=sigmoid), PREPROCESSING)
     assert found == expected
     shown_air = 1 / (1 + np.exp(4 * 1495 / 3000))
     assert view[found.placed[0], found.placed[3] - 1] == pytest.approx(shown_air, abs=1e-4)
@@ -347,15 +353,44 @@ def test_background_zero_removes_the_marker_and_keeps_the_skin_line():
     pixels = breast()
     pixels[85:95, 200:220] = 4000
     zero = replace(PREPROCESSING, background="zero", crop_margin=0.3, height=400, width=300)
-    kept, _ = tensor.build_view(stored(pixels), replace(zero, background="keep"))
-    cut, geometry = tensor.build_view(stored(pixels), zero)
+    kept, _, _ = tensor.build_view(stored(pixels), replace(zero, background="keep"))
+    cut, geometry, _ = tensor.build_view(stored(pixels), zero)
     marker = np.s_[tuple(slice(int(p), int(p) + 3) for p in geometry.to_input(88, 208))]
     assert kept[marker].min() > 0.9
     assert cut[marker].max() == 0.0
-    clean, _ = tensor.build_view(stored(breast()), zero)
+    clean, _, _ = tensor.build_view(stored(breast()), zero)
     np.testing.assert_array_equal(cut, clean)
-    whole, _ = tensor.build_view(stored(breast()), replace(zero, background="keep"))
+    whole, _, _ = tensor.build_view(stored(breast()), replace(zero, background="keep"))
     np.testing.assert_array_equal(clean, whole)
+
+
+@pytest.mark.parametrize("chest_wall", ["left", "right"])
+def test_the_region_is_measured_in_the_whole_image(chest_wall):
+    pixels = breast(600, 450, chest_wall=chest_wall)  # blocks of two pixels
+    pixels[:300] = np.where(pixels[:300] > 0, 4095, 0)
+    _, _, region = tensor.build_view(stored(pixels), PREPROCESSING)
+    assert region.share == pytest.approx(np.mean(pixels > 0), abs=0.005)
+    assert region.saturated == pytest.approx(0.5, abs=0.01)
+    lower = pixels[300:][pixels[300:] > 0]
+    expected = 1 - np.percentile(lower, 10) / 4095  # half of the tissue is the lower half
+    assert region.spread == pytest.approx(expected, abs=0.01)
+    assert region.far_edge == 0.0
+
+
+@pytest.mark.parametrize("chest_wall", ["left", "right"])
+def test_the_far_edge_is_the_one_without_the_chest_wall(chest_wall):
+    pixels = breast(200, 150, chest_wall=chest_wall)
+    far = np.s_[:, 75:] if chest_wall == "left" else np.s_[:, :75]
+    pixels[far][90:110] = 1500  # a bridge of 20 rows, and one block of neighbours each side
+    _, geometry, region = tensor.build_view(stored(pixels), PREPROCESSING)
+    assert geometry.mirrored == (chest_wall == "right")
+    assert region.far_edge == pytest.approx(22 / 200)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 300), (259, 511), (385, 3)])
+def test_images_of_any_shape_can_be_measured(shape):
+    _, _, region = tensor.build_view(stored(np.full(shape, 3000, np.uint16)), PREPROCESSING)
+    assert (region.share, region.far_edge, region.spread) == (1.0, 1.0, 0.0)
 
 
 def test_an_exam_comes_in_the_order_of_views_whatever_the_order_of_the_mapping():
@@ -372,9 +407,10 @@ def test_an_exam_comes_in_the_order_of_views_whatever_the_order_of_the_mapping()
     assert views.flags.c_contiguous
     assert list(built.geometry) == list(VIEWS)
     for i, view in enumerate(VIEWS):
-        alone, geometry = tensor.build_view(images[view], PREPROCESSING)
+        alone, geometry, region = tensor.build_view(images[view], PREPROCESSING)
         np.testing.assert_array_equal(views[0, i, 0], alone)
         assert built.geometry[view] == geometry
+        assert built.breasts[view] == region
 
 
 def test_display_shows_the_whole_image_as_it_lies():
@@ -388,16 +424,9 @@ def test_display_shows_the_whole_image_as_it_lies():
 # Errors
 
 
-@pytest.mark.parametrize(
-    ("pixels", "found"),
-    [
-        (np.zeros((300, 200), np.uint16), "nothing brighter"),
-        (np.full((300, 200), 3000, np.uint16), "no air"),
-        (np.pad(np.full((15, 40), 3000, np.uint16), 100), "only 15x40"),
-    ],
-)
-def test_no_breast_is_an_error_that_names_image_and_view(pixels, found):
-    image = stored(pixels, View.RMLO)
+def test_nothing_to_crop_to_is_an_error_that_names_image_and_view():
+    found = "nothing brighter"
+    image = stored(np.zeros((300, 200), np.uint16), View.RMLO)
     with pytest.raises(PixelError, match=found) as caught:
         tensor.build_view(image, PREPROCESSING)
     assert caught.value.code == "no_breast"
@@ -420,19 +449,20 @@ def test_no_breast_is_an_error_that_names_image_and_view(pixels, found):
         ("segmentation_threshold", float("nan")),
         ("crop_margin", -0.1),
         ("percentiles", (1.0, 99.0)),
+        ("jpeg2000_reduction", 1),
     ],
 )
 def test_unknown_preprocessing_is_refused_by_its_key(key, value):
-    with pytest.raises(PixelError) as caught:
+    with pytest.raises(BundleFormatError) as caught:
         tensor.build_view(stored(breast()), replace(PREPROCESSING, **{key: value}))
-    assert caught.value.code == "preprocessing_key"
-    assert caught.value.subject == f"LCC (IM0001.dcm): preprocessing key {key}"
+    assert caught.value.found.startswith(f"preprocessing.{key}: ")
+    assert ";" not in caught.value.found
 
 
 @pytest.mark.parametrize("percentiles", [None, (50.0, 50.0), (-1.0, 99.0), (1.0, 101.0)])
 def test_percentile_needs_two_ascending_percentiles(percentiles):
     preprocessing = replace(PREPROCESSING, voi="percentile", percentiles=percentiles)
-    with pytest.raises(PixelError, match="preprocessing key percentiles"):
+    with pytest.raises(BundleFormatError, match=r"preprocessing\.percentiles: "):
         tensor.build_view(stored(breast()), preprocessing)
 
 

@@ -15,10 +15,21 @@ from numpy.typing import NDArray
 from mammoclip_sdk.bundle import Bundle
 from mammoclip_sdk.errors import DeviceError, RuntimeNotInstalledError
 from mammoclip_sdk.sessions import ort
+from mammoclip_sdk.sessions.checked import CheckedSession
 
-__all__ = ["DEVICES", "Session", "open_session"]
+__all__ = ["DEVICES", "CheckedSession", "Session", "open_session"]
 
 DEVICES = ("auto", "tensorrt", "cuda", "openvino", "cpu")
+
+_WITHOUT_SESSION = {
+    "tensorrt": (
+        'TensorRT comes with pip install "mammoclip-sdk[tensorrt]", whose libraries lie on '
+        "NVIDIA's own package index, which pip must be told of; TensorRT for RTX comes with "
+        'pip install "mammoclip-sdk[tensorrt-rtx]", which is whole on PyPI'
+    ),
+    "openvino": 'OpenVINO comes with pip install "mammoclip-sdk[openvino]"',
+}
+"""Devices that this version can name and not yet use, and what a session for one will need."""
 
 
 class Session(Protocol):
@@ -42,7 +53,8 @@ class Session(Protocol):
         Raises
         ------
         InferenceError
-            The runtime failed, or answered with something that is not an embedding.
+            The runtime failed. `CheckedSession` adds: or answered with something that is not an
+            embedding.
         """
 
     def close(self) -> None:
@@ -50,7 +62,7 @@ class Session(Protocol):
 
 
 def open_session(bundle: Bundle, device: str = "auto", *, threads: int | None = None) -> Session:
-    """Load the bundle's graph on a device.
+    """Load the bundle's graph on a device, in a session whose every output is checked.
 
     Parameters
     ----------
@@ -81,16 +93,17 @@ def open_session(bundle: Bundle, device: str = "auto", *, threads: int | None = 
         raise DeviceError(
             "threads", found=str(threads), expected="1 or more", remedy="Leave it out for all."
         )
-    if device in ("tensorrt", "openvino"):
+    if device in _WITHOUT_SESSION:
         raise RuntimeNotInstalledError(
             f"device {device!r}",
-            found="no session for it in this version of mammoclip-sdk",
+            found="no session for it",
             expected="auto, cuda or cpu",
-            remedy=f"Use one of those; {ort.INSTALL_HINT}.",
+            remedy=f"This version of mammoclip-sdk has no session for {device} yet: use one of "
+            f"those; {ort.INSTALL_HINT}. For a version that has one: {_WITHOUT_SESSION[device]}.",
         )
     if device == "auto":
-        return _open_best(bundle, threads)
-    return ort.open_session(bundle, device, threads=threads)
+        return CheckedSession(_open_best(bundle, threads), bundle)
+    return CheckedSession(ort.open_session(bundle, device, threads=threads), bundle)
 
 
 def _open_best(bundle: Bundle, threads: int | None) -> Session:
