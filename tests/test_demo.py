@@ -14,7 +14,8 @@ from mammoclip_sdk.views import read_exam
 from training.demo_model import DEMO
 from training.evaluation import auc_interval
 from training.example_exam import example_exam
-from training.phantom import PhantomSettings, make_exams, write_exam
+from training.phantom import PhantomSettings, make_exams
+from training.phantom_files import write_exam
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_fresh_exams_as_files_of_every_vendor_bear_the_measured_auc_out(tmp_path
     settings = PhantomSettings(seed=DEMO.seed + 900, contrast=DEMO.contrast)
     malignant, profiles = [], set()
     for exam in make_exams(settings, 120):
-        write_exam(exam, tmp_path, compressed=True)
+        write_exam(exam, tmp_path)
         malignant.append(exam.malignant)
         profiles.add(exam.profile.name)
     assert len(profiles) > 10

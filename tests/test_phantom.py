@@ -3,14 +3,25 @@
 import csv
 import itertools
 import json
-from dataclasses import replace
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.encaps import generate_frames
+from pydicom.uid import HTJ2KLossless, JPEG2000Lossless
 
+from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
+from mammoclip_sdk.pixels import decode
+from mammoclip_sdk.tensor import build_view
 from mammoclip_sdk.views import read_exam
 from training.breast import (
     DENSITIES,
@@ -21,16 +32,12 @@ from training.breast import (
     power_law_field,
     render,
 )
+from training.encodings import write
 from training.lead_marker import draw_lead_marker
-from training.lesions import SUSPICIOUS, Body, Kind, Lesion, add_shadow
-from training.phantom import (
-    MANIFEST_COLUMNS,
-    Category,
-    PhantomSettings,
-    make_exam,
-    make_exams,
-    write_exams,
-)
+from training.lesions import INNOCENT, SUSPICIOUS, Body, Kind, Lesion, add_shadow, make_lesion
+from training.phantom import Category, PhantomSettings, make_exam, make_exams
+from training.phantom_files import MANIFEST_COLUMNS, write_exams
+from training.vendors import PROFILES, ExamIdentity, to_dataset
 
 SMALL = PhantomSettings(seed=7, rows=128, columns=104)
 
@@ -59,12 +66,15 @@ def test_same_seed_and_index_give_the_same_bytes_and_others_do_not():
 def test_malignant_lesions_are_in_both_views_of_one_breast_and_nowhere_else(exams):
     malignant = [exam for exam in exams if exam.malignant]
     assert len(malignant) > 15
+    sides = set()
     for exam in malignant:
         marked = {
             view for view, image in exam.views.items() if any(b.malignant for b in image.boxes)
         }
         assert marked in ({View.LCC, View.LMLO}, {View.RCC, View.RMLO})
         assert suspicious_views(exam) == marked
+        sides |= {view.laterality for view in marked}
+    assert sides == {"L", "R"}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,61 @@ def test_traps_show_the_suspicious_appearance_where_it_does_not_mean_cancer(exam
         assert not exam.malignant
         assert not any(box.malignant for image in exam.views.values() for box in image.boxes)
         assert suspicious_views(exam) in views
+
+
+def test_every_trap_uses_every_suspicious_kind_so_that_the_kind_alone_decides_nothing(exams):
+    kinds = {
+        malignant: Counter(
+            box.kind
+            for exam in exams
+            if exam.malignant is malignant
+            for image in exam.views.values()
+            for box in image.boxes
+            if box.kind in SUSPICIOUS
+        )
+        for malignant in (True, False)
+    }
+    for counts in kinds.values():
+        assert set(counts) == set(SUSPICIOUS)
+        assert max(counts.values()) < 0.7 * sum(counts.values())
+
+
+def innocent_views(exam):
+    """For each lesion that is not suspicious, its views."""
+    return [
+        view for view, image in exam.views.items() for box in image.boxes if box.kind in INNOCENT
+    ]
+
+
+def test_incidental_lesions_lie_in_both_views_of_a_breast_of_malignant_and_other_exams_alike():
+    always, never = (
+        list(make_exams(replace(SMALL, incidental_share=share), 30)) for share in (1.0, 0.0)
+    )
+    for exam in always:
+        found = innocent_views(exam)
+        assert len(found) == (4 if exam.category is Category.INNOCENT else 2)
+        assert {view.laterality + "CC" for view in found} <= set(found)
+        assert {view.laterality + "MLO" for view in found} <= set(found)
+    assert {exam.malignant for exam in always} == {True, False}
+    for exam in never:
+        assert bool(innocent_views(exam)) == (exam.category is Category.INNOCENT)
+
+
+def test_shares_and_contrast_are_those_of_the_settings():
+    for share in (0.0, 1.0):
+        drawn = make_exams(replace(SMALL, malignant_share=share), 12)
+        assert {exam.malignant for exam in drawn} == {share == 1.0}
+    faint, strong = (
+        make_exam(replace(SMALL, malignant_share=1.0, contrast=(value, value)), 5)
+        for value in (0.1, 0.2)
+    )
+    for view in VIEWS:
+        bare = make_exam(replace(SMALL, malignant_share=1.0, contrast=(0.0, 0.0)), 5)
+        added = [
+            exam.views[view].displayed - bare.views[view].displayed for exam in (faint, strong)
+        ]
+        clear = strong.views[view].displayed < 1
+        assert added[1][clear] == pytest.approx(2 * added[0][clear], abs=1e-5)
 
 
 def without_lesions(exam):
@@ -142,6 +207,11 @@ def test_every_kind_and_every_density_occurs_and_is_named_in_the_captions(exams)
             for kind in Kind:
                 assert (kind.value in image.caption) == any(b.kind is kind for b in image.boxes)
             assert ("no abnormality" in image.caption) == (not image.boxes)
+            suspicious = any(box.kind in SUSPICIOUS for box in image.boxes)
+            assert ("suspicious appearance, a" in image.caption) == suspicious
+            assert ("benign appearance, " in image.caption) == (
+                bool(image.boxes) and not suspicious
+            )
     captions = [image.caption for exam in exams for image in exam.views.values()]
     for word in [*(kind.value for kind in Kind), *(f"density {d}" for d in DENSITIES)]:
         assert any(word in caption for caption in captions), word
@@ -159,6 +229,33 @@ def test_the_exam_caption_names_the_malignant_lesion_and_its_side(exams):
             if box.malignant
         }
         assert exam.caption == f"mammogram exam, malignant {kind} in the {side} breast"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_kind_is_made_of_what_a_reader_would_see(seed):
+    made = {
+        kind: make_lesion(
+            kind, center=(0.0, 0.0, 0.0), contrast=0.3, rng=np.random.default_rng(seed)
+        )
+        for kind in Kind
+    }
+
+    def largest(kind):
+        return max(body.radius for body in made[kind].bodies)
+
+    spiculated, smooth = made[Kind.SPICULATED_MASS], made[Kind.CIRCUMSCRIBED_MASS]
+    reach = [np.linalg.norm(body.offset) for body in spiculated.bodies if body.radius < 1]
+    assert max(reach) > 1.6 * spiculated.radius, "spicules leave the core"
+    assert largest(Kind.SPICULATED_MASS) > 2, "which is a mass"
+    assert not any(body.sharp for body in spiculated.bodies)
+    assert all(body.sharp for body in smooth.bodies)
+    assert smooth.extent < 1.1 * smooth.radius
+    assert len(made[Kind.MICROCALCIFICATIONS].bodies) >= 12
+    assert largest(Kind.MICROCALCIFICATIONS) < 0.75  # mm: below 1 mm across, or little more
+    assert 2 <= len(made[Kind.COARSE_CALCIFICATIONS].bodies) <= 4
+    assert min(body.radius for body in made[Kind.COARSE_CALCIFICATIONS].bodies) > 1
+    assert made[Kind.ASYMMETRY].extent > 8
+    assert max(body.amount for body in made[Kind.ASYMMETRY].bodies) <= 0.4, "and no core"
 
 
 @given(spacing=st.floats(0.05, 1.0), row=st.floats(40, 60), column=st.floats(40, 60))
@@ -187,6 +284,27 @@ def test_parenchyma_has_a_power_spectrum_of_exponent_three():
     assert slope == pytest.approx(-3.0, abs=0.15)
 
 
+def test_parenchyma_is_in_every_exam_in_the_strength_its_breast_has(exams):
+    for exam in exams[:12]:  # well inside the breast; the detector's noise alone is 0.012
+        for view, image in without_lesions(exam).views.items():
+            inside = slice(12, 32) if view.laterality == "L" else slice(-32, -12)
+            assert image.displayed[60:84, inside].std() > 0.04
+    rng, detector = np.random.default_rng(6), Detector(rows=128, columns=104)
+    parenchyma = draw_parenchyma(detector, rng)[View.LCC]
+    strengths = []
+    for _ in range(20):
+        breast = draw_breasts(rng)["L"]
+        smooth = replace(breast, density="D", texture=0.0)
+        rough = replace(smooth, texture=breast.texture)
+        pictures = [render(b, View.LCC, parenchyma, detector).tissue for b in (rough, smooth)]
+        added = (pictures[0] - pictures[1])[60:84, 12:32]
+        expected = breast.texture * parenchyma.texture[60:84, 12:32]
+        unclipped = pictures[0][60:84, 12:32] > 0.121
+        assert added[unclipped] == pytest.approx(expected[unclipped], abs=1e-5)
+        strengths.append(breast.texture)
+    assert 0.06 <= min(strengths) < 0.08 < 0.1 < max(strengths) <= 0.12
+
+
 def test_the_two_breasts_are_alike_but_not_identical():
     fields = draw_parenchyma(Detector(rows=256, columns=208), np.random.default_rng(2))
     for projection in ("CC", "MLO"):
@@ -196,6 +314,11 @@ def test_the_two_breasts_are_alike_but_not_identical():
         fields[View.LCC].glandular.ravel(), fields[View.LMLO].glandular.ravel()
     )[0, 1]
     assert abs(unrelated) < 0.4
+    breasts = draw_breasts(np.random.default_rng(2))
+    for length in ("depth", "half_width", "middle"):
+        left, right = (getattr(breasts[side], length) for side in "LR")
+        assert 0.001 < abs(left / right - 1) < 0.09
+    assert breasts["L"].density == breasts["R"].density
 
 
 @pytest.fixture(scope="module")
@@ -296,5 +419,163 @@ def test_written_exams_are_read_back_as_what_the_manifest_says(tmp_path):
 
 def test_writing_over_an_earlier_set_is_refused(tmp_path):
     write_exams(SMALL, 1, tmp_path)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="belongs to an earlier set"):
         write_exams(SMALL, 1, tmp_path)
+
+
+MARKERS = {  # in the first 160 bytes of a frame, in this order
+    "1.2.840.10008.1.2.4.81": (b"\xff\xd8", b"\xff\xf7"),  # SOI and SOF55: JPEG-LS
+    "1.2.840.10008.1.2.4.91": (b"\xff\x4f", b"\xff\x51"),  # SOC and SIZ: JPEG 2000
+    "1.2.840.10008.1.2.4.201": (b"\xff\x4f", b"\xff\x51", b"\xff\x50"),  # and CAP: Part 15
+}
+
+
+def file_rows(manifest):
+    with manifest.open(newline="") as stream:
+        return [(manifest.parent / row["file"], row) for row in csv.DictReader(stream)]
+
+
+@pytest.mark.parametrize("syntax", MARKERS)
+def test_a_set_is_written_in_the_transfer_syntax_asked_for(tmp_path, syntax):
+    asked = replace(SMALL, transfer_syntax=syntax)
+    for path, row in file_rows(write_exams(asked, 3, tmp_path)):
+        dataset = pydicom.dcmread(path)
+        assert dataset.file_meta.TransferSyntaxUID == row["transfer_syntax"] == syntax
+        head = next(generate_frames(dataset.PixelData, number_of_frames=1))[:160]
+        places = [head.find(marker) for marker in MARKERS[syntax]]
+        assert places[0] == 0
+        assert places == sorted(places)
+        assert (b"\xff\x50" in head) == (syntax == HTJ2KLossless)
+
+
+def test_a_set_is_written_as_each_vendor_writes_unless_asked_otherwise(tmp_path):
+    own = {profile.name: profile.transfer_syntax for profile in PROFILES}
+    rows = file_rows(write_exams(SMALL, 6, tmp_path))
+    assert len({row["transfer_syntax"] for _, row in rows}) > 2
+    for path, row in rows:
+        written = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+        assert written == row["transfer_syntax"] == own[row["profile"]]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "bits"),
+    [
+        ("1.2.840.10008.1.2.4.50", {8}),
+        ("1.2.840.10008.1.2.4.51", {12}),
+        ("1.2.840.10008.1.2.4.91", {8, 10, 12, 13, 14}),
+        (None, {8, 10, 12, 13, 14}),
+    ],
+)
+def test_vendors_are_drawn_from_those_whose_values_the_transfer_syntax_holds(syntax, bits):
+    profiles = replace(SMALL, transfer_syntax=syntax).profiles
+    assert {profile.bits_stored for profile in profiles} == bits
+    signed = {profile.signed for profile in profiles}
+    assert signed == ({False} if syntax else {False, True}), "a lossy code has no sign"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"rows": 63}, "rows 64 to 4096; rows / columns"),
+        ({"rows": 4097, "columns": 3328}, "rows 64 to 4096; found"),
+        ({"rows": 4096, "columns": 3329}, "columns 64 to 3328"),
+        ({"rows": 128, "columns": 72}, r"rows / columns 1\.0 to 1\.75"),
+        ({"rows": 128, "columns": 129}, r"rows / columns 1\.0 to 1\.75"),
+        ({"malignant_share": 1.1}, "malignant_share 0 to 1"),
+        ({"incidental_share": float("nan")}, "incidental_share 0 to 1"),
+        ({"contrast": (0.4, 0.3)}, "contrast 0 <= low <= high <= 1"),
+        ({"transfer_syntax": "1.2.840.10008.1.2.2"}, r"None or one of 1\.2\.840\.10008\.1\.2, "),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        replace(SMALL, **wrong)
+
+
+def phantom_command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "training.phantom", *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_writes_what_its_options_ask_for_and_says_so_in_a_file(tmp_path):
+    asked = PhantomSettings(
+        seed=9,
+        rows=128,
+        columns=104,
+        malignant_share=1.0,
+        contrast=(0.3, 0.6),
+        incidental_share=0.0,
+        transfer_syntax="1.2.840.10008.1.2.1",
+    )
+    sizes = ("--exams", 2, "--seed", 9, "--rows", 128, "--columns", 104)
+    shares = ("--malignant-share", 1, "--contrast", 0.3, 0.6, "--incidental-share", 0)
+    native = ("--transfer-syntax", "1.2.840.10008.1.2.1")
+    done = phantom_command("--out", tmp_path, *sizes, *shares, *native)
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((tmp_path / "settings.json").read_text())
+    assert saved == json.loads(json.dumps(asdict(asked) | {"exams": 2}))
+    rows = file_rows(tmp_path / "manifest.csv")
+    expected = [make_exam(asked, index).datasets[view] for index in range(2) for view in VIEWS]
+    assert len(rows) == len(expected)
+    for (path, row), dataset in zip(rows, expected, strict=True):
+        assert row["malignant"] == "1"
+        assert pydicom.dcmread(path).PixelData == dataset.PixelData
+
+
+def test_the_command_refuses_in_words_and_writes_nothing(tmp_path):
+    done = phantom_command("--out", tmp_path / "exams", "--rows", 9000)
+    assert done.returncode == 2
+    assert done.stderr.startswith("No exams were written: phantom settings: expected rows 64 to")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "exams").exists()
+
+
+@pytest.mark.slow
+def test_a_view_of_full_size_goes_from_phantom_to_tensor(tmp_path):
+    began = time.monotonic()
+    detector, rng = Detector(rows=4096, columns=3328), np.random.default_rng(1)
+    glandular, texture = (power_law_field(detector, rng) for _ in range(2))
+    breast = draw_breasts(rng)["R"]
+    parenchyma = Parenchyma(glandular=glandular, texture=texture)
+    displayed = render(breast, View.RMLO, parenchyma, detector).displayed().clip(0, 1)[:, ::-1]
+    profile = next(p for p in PROFILES if p.transfer_syntax == JPEG2000Lossless)
+    dataset = to_dataset(
+        np.ascontiguousarray(displayed),
+        view=View.RMLO,
+        profile=profile,
+        identity=ExamIdentity.derive(SMALL.seed, 1),
+        pixel_spacing=detector.spacing,
+        rng=rng,
+    )
+    write(dataset, tmp_path / "view.dcm", profile.transfer_syntax)
+    small = make_exam(SMALL, 1).datasets
+    others = [small[view] for view in VIEWS if view is not View.RMLO]
+    image = decode(read_exam([*others, tmp_path / "view.dcm"]).images[View.RMLO])
+    assert image.pixels.shape == (4096, 3328)
+    np.testing.assert_array_equal(image.pixels, dataset.pixel_array)
+    tensor = build_view(image, FULL_VIEW)[0]
+    assert tensor.shape == (1024, 512)
+    wall, far = tensor[400:600, :100], tensor[400:600, -100:]
+    assert wall.mean() > 0.2 > 2 * far.mean(), "the chest wall is at the left"
+    assert (tensor == 0).mean() > 0.1
+    assert time.monotonic() - began < 60
+
+
+FULL_VIEW = Preprocessing(
+    version=PREPROCESSING_VERSION,
+    height=1024,
+    width=512,
+    voi="header_window",
+    percentiles=None,
+    segmentation_threshold=0.05,
+    crop_margin=0.02,
+    background="zero",
+    geometry="letterbox",
+    resampling="area",
+    jpeg2000_reduction=0,
+)

@@ -219,16 +219,23 @@ def tokenizer_of(architecture: Mapping[str, Any]) -> Callable[[list[str]], Tenso
     text = architecture["text_cfg"]
     length = text.get("context_length", 77)
     keys = text.get("tokenizer_kwargs", {})
+    room = length - 2  # the start and the end of the text take one each
     if text.get("hf_tokenizer_name"):
-        return open_clip.tokenizer.HFTokenizer(
+        tokenizer = open_clip.tokenizer.HFTokenizer(
             text["hf_tokenizer_name"], context_length=length, **keys
         )
-    tokenizer = open_clip.SimpleTokenizer(context_length=length, **keys)
-    room = length - 2  # the start and the end of the text take one each
+
+        def count(sentence: str) -> int:
+            return len(tokenizer.tokenizer.encode(sentence, add_special_tokens=False))
+    else:
+        tokenizer = open_clip.SimpleTokenizer(context_length=length, **keys)
+
+        def count(sentence: str) -> int:
+            return len(tokenizer.encode(sentence))
 
     def tokenize(texts: list[str]) -> Tensor:
         for sentence in texts:
-            if len(tokenizer.encode(sentence)) > room:
+            if count(sentence) > room:
                 raise ValueError(f"text of more than {room} tokens: {sentence!r}; shorten it")
         return tokenizer(texts)
 

@@ -41,9 +41,10 @@ class ExamSet:
     """uint8 (N, 4, 1, height, width); 255 is a displayed value of 1."""
     malignant: torch.Tensor
     """bool (N,)."""
-    categories: tuple[str, ...]
-    view_captions: tuple[tuple[str, ...], ...]
-    """For each exam, one caption for each of `VIEWS`."""
+    categories: tuple[str, ...] = ()
+    """Of phantom exams, why each is or is not malignant."""
+    view_captions: tuple[tuple[str, ...], ...] = ()
+    """Of phantom exams, one caption for each of `VIEWS`."""
 
     def __len__(self) -> int:
         return len(self.malignant)

@@ -7,33 +7,26 @@ exams that nothing before has seen. ``export/build_engine.py`` turns the checkpo
 
 from __future__ import annotations
 
-import subprocess
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
 
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Measurement, Preprocessing
+from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
 from training.adapters import AdapterConfig
-from training.checkpoint import Provenance, TrainedFinding
+from training.checkpoint import Provenance
 from training.data import ExamSet, phantom_set
-from training.evaluation import (
-    auc_interval,
-    calibrated,
-    choose_threshold,
-    fit_calibration,
-    measure_operating_point,
-)
+from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig, save_checkpoint
 from training.phantom import PhantomSettings
 from training.pretrain import PretrainSettings, PretrainStage, pretrain
+from training.provenance import git_commit
 from training.train import TrainSettings, malignancy_logits, train_adapters
 
 FINDING = "malignancy"
@@ -116,7 +109,7 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
     """Make the demo checkpoint in ``out/checkpoint``; exams are kept in ``out/exams``."""
     began = time.monotonic()
     provenance = Provenance(
-        git_commit=_git_commit(),
+        git_commit=git_commit(),
         seed=settings.seed,
         command=f"python -m training.demo_model --out {out}",
     )
@@ -136,13 +129,19 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
         model = _with_adapters(base, settings)
         trained = replace(settings.training, views=views)
         train_adapters(model, trained, exams.training, report=report)
-        logits = malignancy_logits(model, trained, exams.test)
-        measurement = _auc(name, exams.test, logits, settings)
+        measurement = measured_auc(
+            name, FINDING, _scored(model, trained, exams.test, settings, _TEST)
+        )
         console.print(f"{name}: {measurement.value.estimate:.3f} on {measurement.exams} exams")
         measurements.append(measurement)
         if views == VIEWS:
             four_views = model
-    finding = _calibrate(four_views, settings, exams)
+    finding = trained_finding(
+        FINDING,
+        settings.training,
+        _scored(four_views, settings.training, exams.calibration, settings, _CALIBRATION),
+        _scored(four_views, settings.training, exams.test, settings, _TEST),
+    )
     save_checkpoint(
         out / "checkpoint",
         four_views,
@@ -161,6 +160,8 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
     )
 
 
+_TRAINING, _CALIBRATION, _TEST = 100, 101, 102
+"""Added to the seed: each set is drawn from a seed of its own."""
 _COMPARED: dict[str, tuple[View, ...]] = {
     "AUC": VIEWS,
     "AUC of CC views alone": (View.LCC, View.RCC),
@@ -190,9 +191,11 @@ def _make_sets(settings: DemoSettings, folder: Path) -> _Sets:
             make(f"pretraining-{number}", number, stage.contrast, stage.exams)
             for number, stage in enumerate(settings.pretraining.stages, start=1)
         ],
-        training=make("training", 100, settings.contrast, settings.training_exams),
-        calibration=make("calibration", 101, settings.contrast, settings.calibration_exams),
-        test=make("test", 102, settings.contrast, settings.test_exams),
+        training=make("training", _TRAINING, settings.contrast, settings.training_exams),
+        calibration=make(
+            "calibration", _CALIBRATION, settings.contrast, settings.calibration_exams
+        ),
+        test=make("test", _TEST, settings.contrast, settings.test_exams),
     )
 
 
@@ -207,60 +210,15 @@ def _with_adapters(base: MammoClip, settings: DemoSettings) -> MammoClip:
     return model
 
 
-def _auc(name: str, exams: ExamSet, logits: np.ndarray, settings: DemoSettings) -> Measurement:
-    return Measurement(
-        name=name,
-        finding=FINDING,
-        value=auc_interval(exams.malignant.numpy(), logits),
-        exams=len(exams),
-        data=f"phantom exams, seed {settings.seed + 102}, contrast {settings.contrast}",
+def _scored(
+    model: MammoClip, training: TrainSettings, exams: ExamSet, settings: DemoSettings, number: int
+) -> ScoredSet:
+    return ScoredSet(
+        positive=exams.malignant.numpy(),
+        logits=malignancy_logits(model, training, exams),
+        data=f"{len(exams)} phantom exams, seed {settings.seed + number}, contrast "
+        f"{settings.contrast[0]} to {settings.contrast[1]}, half of them malignant",
     )
-
-
-def _calibrate(model: MammoClip, settings: DemoSettings, exams: _Sets) -> TrainedFinding:
-    """Fit calibration and thresholds on one set of exams and measure them on another."""
-    positive = exams.calibration.malignant.numpy()
-    logits = malignancy_logits(model, settings.training, exams.calibration)
-    calibration = fit_calibration(
-        positive,
-        logits,
-        data=f"{len(exams.calibration)} phantom exams, seed {settings.seed + 101}, "
-        "half of them malignant",
-    )
-    fitted = calibrated(calibration, logits)
-    tested = calibrated(calibration, malignancy_logits(model, settings.training, exams.test))
-    return TrainedFinding(
-        name=FINDING,
-        negative_prompt=settings.training.negative_prompt,
-        positive_prompt=settings.training.positive_prompt,
-        calibration=calibration,
-        operating_points=tuple(
-            measure_operating_point(
-                f"{kind} 90 %",
-                choose_threshold(positive, fitted, name=kind, share=0.9),
-                exams.test.malignant.numpy(),
-                tested,
-            )
-            for kind in ("sensitivity", "specificity")
-        ),
-    )
-
-
-def _git_commit() -> str:
-    """Return the commit this runs from, marked when tracked files differ from it."""
-
-    def git(*arguments: str) -> str:
-        found = subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return found.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
 
 
 def main(

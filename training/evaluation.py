@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 from sklearn.linear_model import LogisticRegression
 
-from mammoclip_sdk.bundle import Calibration, Interval, OperatingPoint
+from mammoclip_sdk.bundle import Calibration, Interval, Measurement, OperatingPoint
+from training.checkpoint import TrainedFinding
+from training.train import TrainSettings
 
 LEVEL = 0.95
 _Z = float(norm.ppf(0.5 + LEVEL / 2))
@@ -102,4 +106,51 @@ def measure_operating_point(
         threshold=threshold,
         sensitivity=wilson_interval(int(called[positive].sum()), int(positive.sum())),
         specificity=wilson_interval(int((~called[~positive]).sum()), int((~positive).sum())),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSet:
+    """A model's answers for exams it was not trained on."""
+
+    positive: NDArray[np.bool_]
+    """(N,)"""
+    logits: NDArray[np.float64]
+    """(N,), positive minus negative prompt."""
+    data: str
+    """What the exams are."""
+
+
+def measured_auc(name: str, finding: str, scored: ScoredSet) -> Measurement:
+    """Measure the area under the ROC curve."""
+    return Measurement(
+        name=name,
+        finding=finding,
+        value=auc_interval(scored.positive, scored.logits),
+        exams=len(scored.logits),
+        data=scored.data,
+    )
+
+
+def trained_finding(
+    name: str, training: TrainSettings, calibration: ScoredSet, test: ScoredSet
+) -> TrainedFinding:
+    """Fit calibration and thresholds on one set of exams and measure them on another."""
+    platt = fit_calibration(calibration.positive, calibration.logits, data=calibration.data)
+    fitted, tested = calibrated(platt, calibration.logits), calibrated(platt, test.logits)
+    points = [
+        measure_operating_point(
+            f"{kind} 90 %",
+            choose_threshold(calibration.positive, fitted, name=kind, share=0.9),
+            test.positive,
+            tested,
+        )
+        for kind in ("sensitivity", "specificity")
+    ]
+    return TrainedFinding(
+        name=name,
+        negative_prompt=training.negative_prompt,
+        positive_prompt=training.positive_prompt,
+        calibration=platt,
+        operating_points=tuple(points),
     )

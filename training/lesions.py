@@ -2,8 +2,9 @@
 
 A lesion is a set of small bodies in the breast's own frame: ``depth`` from the chest wall towards
 the nipple, ``lateral`` across the breast, ``height`` from its lower to its upper side, all in mm.
-Both views of a breast are projections of the same bodies, so that a lesion lies at the same depth
-behind the nipple in both, and is rendered by the same code whether it is malignant or a trap.
+Both views of a breast are projections of the same bodies, so that a lesion lies equally far from
+the nipple in both, measured along the axis from chest wall to nipple, and is rendered by the same
+code whether it is malignant or a trap.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Lesion:
     """(depth, lateral, height) in the breast's frame, mm."""
     radius: float
     contrast: float
-    """Displayed brightness it adds at its core, of a range of 1."""
+    """Displayed brightness that `Body.amount` is a share of, of a range of 1; where bodies overlap
+    they add up, to 4 times this at most."""
     bodies: tuple[Body, ...]
 
     @property
@@ -164,7 +166,7 @@ def add_shadow(
     points: NDArray[np.float64],
     spacing: float,
 ) -> tuple[int, int, int, int]:
-    """Add a lesion's shadow to a view, in place.
+    """Add a lesion's shadow to a view, in place: nowhere more than 4 times the lesion's contrast.
 
     Parameters
     ----------

@@ -1,8 +1,10 @@
 """Phantom exams: deterministic four-view mammograms with known lesions, as real DICOM files.
 
 An exam is malignant when a suspicious lesion lies in one breast, is seen in both of its views and
-has no counterpart in the other breast. Every appearance a malignant lesion has also occurs in
-exams that are not malignant, so that no single view decides:
+has no counterpart in the other breast. Along the axis from chest wall to nipple, which both views
+show, it lies equally far from the nipple in both; across it each view is another projection. Every
+appearance a malignant lesion has also occurs in exams that are not malignant, so that no single
+view decides:
 
 ========== =========================================================================
 normal     no lesion
@@ -12,26 +14,20 @@ symmetric  the same suspicious appearance in both views of both breasts
 innocent   a circumscribed mass or coarse calcifications in both views of one breast
 ========== =========================================================================
 
-``python -m training.phantom --out FOLDER --exams 8 --seed 1`` writes a folder for each exam and
-``manifest.csv``. No image shows a person.
+``python -m training.phantom --out FOLDER --exams 8 --seed 1`` writes a folder for each exam,
+``manifest.csv`` and ``settings.json``. No image shows a person.
 """
 
 from __future__ import annotations
 
-import csv
 import enum
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
-from rich.progress import track
+from pydicom.uid import UID
 
 from mammoclip_sdk.exam import VIEWS, View
 from training import encodings, vendors
@@ -61,20 +57,60 @@ BENIGN_SHARE: dict[Category, float] = {
 """Of the exams that are not malignant."""
 
 
+ROWS, COLUMNS = (64, 4096), (64, 3328)
+"""Least and most of an image, pixels."""
+ROWS_PER_COLUMN = (1.0, 1.75)
+"""The detector is 230 mm high and has to hold a breast 125 mm deep, its nipple and its marker."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhantomSettings:
-    """What a set of phantom exams is drawn from."""
+    """What a set of phantom exams is drawn from; `ValueError` names everything out of range."""
 
     seed: int
     rows: int = 512
     columns: int = 416
     malignant_share: float = 0.5
     contrast: tuple[float, float] = (0.2, 0.45)
-    """Range of a lesion's brightness, of a displayed range of 1; lower is harder."""
+    """Range of `Lesion.contrast`, of a displayed range of 1; lower is harder. A mass adds about
+    that much at its core; a calcification more, and no shadow more than 4 times that."""
     incidental_share: float = 0.2
     """Share of exams with an innocent lesion beside what decides the label."""
-    compressed: bool = True
-    """Write the transfer syntax of the vendor's profile; otherwise native pixels."""
+    transfer_syntax: str | None = None
+    """UID that every file is encoded in; profiles are then drawn from those whose stored values
+    it holds. None: each vendor's own."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no exam can be drawn from."""
+        low, high = self.contrast
+        held = {
+            f"rows {ROWS[0]} to {ROWS[1]}": ROWS[0] <= self.rows <= ROWS[1],
+            f"columns {COLUMNS[0]} to {COLUMNS[1]}": COLUMNS[0] <= self.columns <= COLUMNS[1],
+            f"rows / columns {ROWS_PER_COLUMN[0]} to {ROWS_PER_COLUMN[1]}": (
+                ROWS_PER_COLUMN[0] * self.columns <= self.rows <= ROWS_PER_COLUMN[1] * self.columns
+            ),
+            "malignant_share 0 to 1": 0 <= self.malignant_share <= 1,
+            "incidental_share 0 to 1": 0 <= self.incidental_share <= 1,
+            "contrast 0 <= low <= high <= 1": 0 <= low <= high <= 1,
+            f"transfer_syntax None or one of {', '.join(encodings.TRANSFER_SYNTAXES)}": (
+                self.transfer_syntax is None or self.profiles != ()
+            ),
+        }
+        if not all(held.values()):
+            expected = "; ".join(rule for rule, holds in held.items() if not holds)
+            raise ValueError(f"phantom settings: expected {expected}; found {self}")
+
+    @property
+    def profiles(self) -> tuple[vendors.VendorProfile, ...]:
+        """The profiles whose stored values the transfer syntax holds, in the order of the table."""
+        if self.transfer_syntax is None:
+            return vendors.PROFILES
+        syntax = UID(self.transfer_syntax)
+        return tuple(
+            profile
+            for profile in vendors.PROFILES
+            if encodings.fits(profile.bits_stored, signed=profile.signed, transfer_syntax=syntax)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +146,10 @@ class PhantomExam:
     views: Mapping[View, PhantomView]
     caption: str
     datasets: Mapping[View, Dataset] = field(repr=False)
+    """With native pixels."""
     profile: vendors.VendorProfile
+    transfer_syntax: UID
+    """What its files are encoded in."""
 
     @property
     def malignant(self) -> bool:
@@ -137,7 +176,7 @@ def make_exam(settings: PhantomSettings, index: int) -> PhantomExam:
         view: _render_view(view, breasts[view.laterality], parenchyma[view], detector, placed, rng)
         for view in VIEWS
     }
-    profile = vendors.PROFILES[int(rng.integers(len(vendors.PROFILES)))]
+    profile = settings.profiles[int(rng.integers(len(settings.profiles)))]
     identity = vendors.ExamIdentity.derive(settings.seed, index)
     return PhantomExam(
         name=f"exam-{settings.seed:04d}-{index:05d}",
@@ -145,6 +184,7 @@ def make_exam(settings: PhantomSettings, index: int) -> PhantomExam:
         views=views,
         caption=_exam_caption(placed),
         profile=profile,
+        transfer_syntax=UID(settings.transfer_syntax or profile.transfer_syntax),
         datasets={
             view: vendors.to_dataset(
                 image.displayed,
@@ -293,81 +333,8 @@ def make_exams(settings: PhantomSettings, exams: int, *, first: int = 0) -> Iter
     return (make_exam(settings, index) for index in range(first, first + exams))
 
 
-MANIFEST_COLUMNS = (
-    "exam",
-    "malignant",
-    "category",
-    "view",
-    "file",
-    "profile",
-    "transfer_syntax",
-    "caption",
-    "exam_caption",
-    "boxes",
-)
-
-
-def write_exam(exam: PhantomExam, folder: Path, *, compressed: bool) -> list[dict[str, str]]:
-    """Write an exam's four DICOM files into ``folder/<exam>`` and return its manifest rows."""
-    place = folder / exam.name
-    place.mkdir(parents=True)
-    rows = []
-    for number, (view, image) in enumerate(exam.views.items(), start=1):
-        dataset = exam.datasets[view]
-        syntax = exam.profile.transfer_syntax if compressed else ExplicitVRLittleEndian
-        path = place / f"IM{number:04d}.dcm"
-        encodings.write(dataset, path, syntax)
-        boxes = [
-            {
-                "kind": box.kind.value,
-                "malignant": box.malignant,
-                "top": box.top,
-                "left": box.left,
-                "height": box.height,
-                "width": box.width,
-            }
-            for box in image.boxes
-        ]
-        rows.append(
-            {
-                "exam": exam.name,
-                "malignant": str(int(exam.malignant)),
-                "category": exam.category.value,
-                "view": view.value,
-                "file": path.relative_to(folder).as_posix(),
-                "profile": exam.profile.name,
-                "transfer_syntax": str(syntax),
-                "caption": image.caption,
-                "exam_caption": exam.caption,
-                "boxes": json.dumps(boxes),
-            }
-        )
-    return rows
-
-
-def write_exams(settings: PhantomSettings, exams: int, folder: Path) -> Path:
-    """Write a set of exams and its ``manifest.csv``; return the manifest's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / "manifest.csv"
-    with manifest.open("x", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, MANIFEST_COLUMNS)
-        writer.writeheader()
-        for exam in track(make_exams(settings, exams), total=exams, description="Phantom exams"):
-            writer.writerows(write_exam(exam, folder, compressed=settings.compressed))
-    return manifest
-
-
-def main(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    exams: Annotated[int, typer.Option(help="How many exams.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the set.")] = 1,
-    rows: Annotated[int, typer.Option(help="Rows of every image, up to 4096.")] = 2048,
-    columns: Annotated[int, typer.Option(help="Columns of every image, up to 3328.")] = 1664,
-) -> None:
-    """Write phantom exams as DICOM files with a manifest."""
-    settings = PhantomSettings(seed=seed, rows=rows, columns=columns)
-    write_exams(settings, exams, out)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    # The command writes what this module draws, and is found under this module's name.
+    from training.phantom_files import run
+
+    run()

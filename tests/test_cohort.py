@@ -1,0 +1,164 @@
+"""Cohorts: strict manifests, splits that keep patients apart, and fine-tuning from files."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from mammoclip_sdk.errors import MammoClipError
+from training.cohort import CohortExam, load, read_manifest, split
+from training.data import phantom_set
+from training.demo_model import DEMO
+from training.fine_tune import main as fine_tune
+from training.model import load_checkpoint
+from training.phantom import PhantomSettings
+from training.phantom_files import write_exams
+
+PREPROCESSING = replace(DEMO.preprocessing, height=64, width=32)
+PHANTOM = PhantomSettings(seed=21, rows=128, columns=104, transfer_syntax="1.2.840.10008.1.2.1")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_exams(PHANTOM, 24, tmp_path_factory.mktemp("cohort") / "exams")
+
+
+def rewrite(manifest, path, change):
+    """Write a manifest whose rows were changed, its files still where they were."""
+    with manifest.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        row["file"] = str(manifest.parent / row["file"])
+    rows = change(rows)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_phantom_manifest_is_a_cohort_and_gives_the_phantoms_tensors(manifest, tmp_path):
+    exams = read_manifest(manifest)
+    assert len(exams) == 24
+    made = phantom_set(PHANTOM, 3, PREPROCESSING, cache=tmp_path / "set", workers=1)
+    read = load(exams[:3], PREPROCESSING, what="exams", workers=1)
+    assert torch.equal(read.views, made.views)
+    assert torch.equal(read.malignant, made.malignant)
+
+
+def test_all_problems_of_a_manifest_are_named_together(manifest, tmp_path):
+    def spoil(rows):
+        rows[0]["view"] = "RCC"
+        rows[5]["malignant"] = "maybe"
+        rows[9]["file"] = "gone.dcm"
+        return rows
+
+    with pytest.raises(ValueError, match="3 problems") as caught:
+        read_manifest(rewrite(manifest, tmp_path / "m.csv", spoil))
+    for text in ("has the views", "is labelled", "lacks its file gone.dcm"):
+        assert text in str(caught.value)
+
+
+def test_a_manifest_without_a_column_or_an_exam_is_refused(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("exam,view,file\n")
+    with pytest.raises(ValueError, match="no column malignant"):
+        read_manifest(path)
+    path.write_text("exam,malignant,view,file\n")
+    with pytest.raises(ValueError, match="no exam"):
+        read_manifest(path)
+
+
+def test_a_file_of_another_view_than_the_manifest_says_ends_the_run(manifest, tmp_path):
+    def swap(rows):
+        rows[0]["file"], rows[1]["file"] = rows[1]["file"], rows[0]["file"]
+        return rows
+
+    exams = read_manifest(rewrite(manifest, tmp_path / "m.csv", swap))
+    with pytest.raises(MammoClipError, match="LCC"):
+        load(exams[:1], PREPROCESSING, what="exams", workers=1)
+
+
+@given(
+    patients=st.lists(st.integers(0, 40).map(str), min_size=1, max_size=60),
+    seed=st.integers(0, 99),
+)
+def test_no_patient_is_in_two_parts_and_later_exams_move_nobody(patients, seed):
+    exams = [
+        CohortExam(name=str(number), patient=patient, malignant=False, files={})
+        for number, patient in enumerate(patients)
+    ]
+
+    def parts(of):
+        made = split(of, seed=seed, calibration_share=0.2, test_share=0.3)
+        return [{exam.patient for exam in part} for part in vars(made).values()]
+
+    training, calibration, test = parts(exams)
+    assert not training & calibration
+    assert not training & test
+    assert not calibration & test
+    assert training | calibration | test == set(patients)
+    for fewer, more in zip(parts(exams[: len(exams) // 2]), parts(exams), strict=True):
+        assert fewer <= more
+
+
+def test_a_split_takes_the_shares_it_was_asked_for():
+    exams = [
+        CohortExam(name=str(n), patient=str(n), malignant=False, files={}) for n in range(4000)
+    ]
+    made = split(exams, seed=1, calibration_share=0.2, test_share=0.3)
+    assert len(made.test) == pytest.approx(1200, abs=100)
+    assert len(made.calibration) == pytest.approx(800, abs=100)
+    with pytest.raises(ValueError, match="sum below 1"):
+        split(exams, seed=1, calibration_share=0.5, test_share=0.5)
+
+
+def command(*arguments):
+    app = typer.Typer()
+    app.command()(fine_tune)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def classes(manifest, seed):
+    """How many exams of the rarer class the smallest part of the default split has."""
+    made = split(read_manifest(manifest), seed=seed, calibration_share=0.15, test_share=0.15)
+    counts = [
+        [exam.malignant for exam in part].count(x) for part in vars(made).values() for x in (0, 1)
+    ]
+    return min(counts)
+
+
+def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path):
+    out = tmp_path / "checkpoint"
+    seed = next(seed for seed in range(500) if classes(manifest, seed) >= 2)
+    result = command(
+        "--manifest", manifest, "--out", out, "--model", "phantom-clip", "--height", 64,
+        "--width", 32, "--epochs", 1, "--batch-size", 4, "--seed", seed,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(out)
+    (finding,) = checkpoint.record.findings
+    assert finding.calibration is not None
+    assert checkpoint.record.measurements[0].data.startswith("test part of manifest.csv")
+    assert checkpoint.record.settings["training"]["epochs"] == 1
+    assert checkpoint.model.config.image_size == (64, 32)
+
+
+def test_a_split_without_both_classes_is_refused_before_any_image_is_read(manifest, tmp_path):
+    seed = next(seed for seed in range(500) if classes(manifest, seed) < 2)
+    result = command("--manifest", manifest, "--out", tmp_path / "checkpoint", "--seed", seed)
+    assert result.exit_code == 2
+    assert "at least two of each class" in " ".join(result.output.split())
+    assert "epoch" not in result.output
+
+
+def test_unusable_input_exits_with_2_and_leaves_nothing(tmp_path):
+    result = command("--manifest", tmp_path / "none.csv", "--out", tmp_path / "checkpoint")
+    assert result.exit_code == 2
+    assert "No checkpoint was written" in result.output
+    assert not (tmp_path / "checkpoint").exists()
