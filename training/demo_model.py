@@ -32,8 +32,7 @@ from training.train import TrainSettings, malignancy_logits, train_adapters
 FINDING = "malignancy"
 INTENDED_USE = (
     "Demonstration and testing of this software on computer-made phantom exams. The model has "
-    "never seen a mammogram of a person; what it says about one means nothing. "
-    "Not for clinical use."
+    "never seen a mammogram of a person; what it says about one means nothing."
 )
 
 _ADAPTER = AdapterConfig(

@@ -59,8 +59,9 @@ def wilson_interval(successes: int, trials: int) -> Interval:
     middle = share + _Z**2 / (2 * trials)
     return Interval(
         estimate=share,
-        lower=max(0.0, float((middle - spread) / scale)),
-        upper=min(1.0, float((middle + spread) / scale)),
+        # At 0 and 1 a limit equals the share, which rounding would put it past.
+        lower=min(share, max(0.0, float((middle - spread) / scale))),
+        upper=max(share, min(1.0, float((middle + spread) / scale))),
         level=LEVEL,
         method="wilson",
     )

@@ -26,7 +26,7 @@ from training.model import MammoClip, ModelConfig, save_checkpoint
 from training.provenance import git_commit
 from training.train import TrainSettings, malignancy_logits, train_adapters
 
-INTENDED_USE = "Research. Not for clinical use."
+INTENDED_USE = "Research on the cohort the model was trained on."
 
 
 @dataclass(frozen=True, kw_only=True)
