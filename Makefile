@@ -71,8 +71,8 @@ lock: $(LOCK)/installed
 	@echo "renewed requirements/demo.lock and requirements/test.lock"
 
 clean:
-	@rm -rf .venv build dist report.html mammoclip-report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-		.import_linter_cache
+	@rm -rf .venv build dist report.html mammoclip-report.html \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- environments ---------------------------------------------------------------------------------

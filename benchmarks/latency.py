@@ -5,17 +5,19 @@ that whatever else the machine does hits all of them. It writes ``latency.json``
 ``latency.md`` into ``benchmarks/results`` and the table into the README.
 
 Excluded from the times: loading, text embeddings, and everything before the tensor; what reading
-and preprocessing cost is measured separately, stage by stage, on the example exam.
+and preprocessing cost is measured separately, stage by stage, on the example exam. The reference
+runs on the processor.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +56,22 @@ VIT_B_16 = ModelConfig(
 )
 
 
+_REST_S = 0.05
+"""Pause before each timed call, seconds: longer than a runtime's idle threads spin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySettings:
+    """Settings of one run."""
+
+    rounds: int = 100
+    """Exams for each contender, demo model."""
+    vit_rounds: int = 20
+    """Exams for each contender, ViT-B/16."""
+    threads: int | None = None
+    """Processor threads of each contender; None is what each runtime takes by itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timing:
     """One contender's times for one exam of four views."""
@@ -64,7 +82,8 @@ class Timing:
     speedup: float
     """The reference's median divided by this one's."""
     worst_logit_difference: float | None
-    """Over the bundle's golden exams, against PyTorch in float32; None for PyTorch itself."""
+    """Over the bundle's golden exams, against the answers of PyTorch in float32 that the bundle
+    holds, whatever weights the reference is timed with; None for PyTorch itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +94,10 @@ class Case:
     bundle_sha256: str
     weights: str
     rounds: int
+    threads: int | None
     timings: tuple[Timing, ...]
+    skipped: Mapping[str, str]
+    """Devices without a session here, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +105,16 @@ class Report:
     """Everything one run measured."""
 
     command: str
+    settings: LatencySettings
     machine: Machine
     cases: tuple[Case, ...]
     stages_ms: Mapping[str, float]
     """Median of each stage of `Predictor.predict` on the example exam, files on disk, warm."""
 
 
-def compare(model: MammoClip, bundle: Bundle, *, name: str, weights: str, rounds: int) -> Case:
+def compare(
+    model: MammoClip, bundle: Bundle, *, name: str, weights: str, rounds: int, threads: int | None
+) -> Case:
     """Time the reference and every session that opens, in turn, on the first golden exam.
 
     Parameters
@@ -98,7 +123,9 @@ def compare(model: MammoClip, bundle: Bundle, *, name: str, weights: str, rounds
         The reference: as trained, not folded, float32, in evaluation mode.
     """
     exam = read_golden(bundle).views[:1]
-    sessions = list(_open_sessions(bundle))
+    sessions, skipped = _open_sessions(bundle, threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     contenders: dict[str, Callable[[], object]] = {
         f"PyTorch {torch.__version__}, float32": _reference(model, exam)
     }
@@ -114,6 +141,8 @@ def compare(model: MammoClip, bundle: Bundle, *, name: str, weights: str, rounds
         bundle_sha256=bundle.sha256,
         weights=weights,
         rounds=rounds,
+        threads=threads,
+        skipped=skipped,
         timings=tuple(
             Timing(
                 contender=contender,
@@ -130,10 +159,15 @@ def compare(model: MammoClip, bundle: Bundle, *, name: str, weights: str, rounds
 def time_in_turn(
     contenders: list[Callable[[], object]], *, rounds: int, what: str
 ) -> NDArray[np.float64]:
-    """Call every contender once a round, after three rounds of warm-up; (contenders, rounds) ms."""
+    """Call every contender once a round, after three rounds of warm-up; (contenders, rounds) ms.
+
+    Between two calls the machine rests: the threads of one runtime spin for a while after a run,
+    and would take the processor from the next.
+    """
     times = np.zeros((len(contenders), rounds))
     for number in track(range(-3, rounds), description=what):
         for row, contender in enumerate(contenders):
+            time.sleep(_REST_S)
             start = time.perf_counter()
             contender()
             if number >= 0:
@@ -141,14 +175,16 @@ def time_in_turn(
     return times
 
 
-def _open_sessions(bundle: Bundle) -> Iterable[Session]:
+def _open_sessions(bundle: Bundle, threads: int | None) -> tuple[list[Session], dict[str, str]]:
+    sessions, skipped = [], {}
     for device in DEVICES:
         if device == "auto":
             continue
         try:
-            yield open_session(bundle, device)
+            sessions.append(open_session(bundle, device, threads=threads))
         except DeviceError as error:
-            Console(stderr=True).print(f"not measured: {error}", markup=False)
+            skipped[device] = error.found
+    return sessions, skipped
 
 
 def _reference(model: MammoClip, exam: NDArray[np.float32]) -> Callable[[], object]:
@@ -165,7 +201,7 @@ def _runner(session: Session, exam: NDArray[np.float32]) -> Callable[[], object]
     return lambda: session.run({"views": exam})
 
 
-def _demo_case(rounds: int) -> Case:
+def _demo_case(rounds: int, threads: int | None) -> Case:
     """Compare on the shipped bundle; time does not depend on the reference's weights."""
     torch.manual_seed(DEMO.seed)
     return compare(
@@ -174,10 +210,11 @@ def _demo_case(rounds: int) -> Case:
         name="demo model",
         weights="the shipped bundle's; PyTorch is timed with random ones of the same shape",
         rounds=rounds,
+        threads=threads,
     )
 
 
-def _vit_case(rounds: int) -> Case:
+def _vit_case(rounds: int, threads: int | None) -> Case:
     torch.manual_seed(DEMO.seed)
     model = MammoClip(VIT_B_16).eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -213,13 +250,20 @@ def _vit_case(rounds: int) -> Case:
             name="ViT-B/16, 224 x 224, 2 local and 10 global blocks",
             weights=f"random, seed {DEMO.seed}",
             rounds=rounds,
+            threads=threads,
         )
 
 
 def _stages(rounds: int) -> dict[str, float]:
     with Predictor() as predictor:
-        timings = [predictor.predict(DEMO_EXAM).timing for _ in range(rounds + 1)][1:]
+        timings = [asdict(predictor.predict(DEMO_EXAM).timing) for _ in range(rounds + 1)][1:]
     return {stage: float(np.median([t[stage] for t in timings])) for stage in timings[0]}
+
+
+def _threads_text(threads: int | None) -> str:
+    if threads is None:
+        return "each contender takes as many threads as it does by itself"
+    return f"{threads} threads for each contender"
 
 
 def to_markdown(report: Report) -> str:
@@ -228,7 +272,7 @@ def to_markdown(report: Report) -> str:
     for case in report.cases:
         lines += [
             f"**{case.model}** (weights: {case.weights}; bundle `{case.bundle_sha256[:12]}`; "
-            f"{case.rounds} rounds)",
+            f"{case.rounds} rounds; {_threads_text(case.threads)})",
             "",
             "| contender | median ms | 95 % ms | times as fast | worst logit difference |",
             "|---|---|---|---|---|",
@@ -239,23 +283,39 @@ def to_markdown(report: Report) -> str:
                 f"| {timing.contender} | {timing.median_ms:.1f} | {timing.p95_ms:.1f} | "
                 f"{timing.speedup:.2f} | {'' if difference is None else f'{difference:.1e}'} |"
             )
+        if case.skipped:
+            skipped = "; ".join(f"{device}: {why}" for device, why in case.skipped.items())
+            lines += ["", f"Not measured: {skipped}."]
         lines.append("")
+    lines += [
+        "The difference of a logit is the worst over the bundle's golden exams, against the "
+        "answers of PyTorch in float32 that the exporter stored in the bundle.",
+        "",
+    ]
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in report.stages_ms.items())
     lines += [f"One exam from files to probability with the demo model, median ms: {stages}."]
     return "\n".join(lines) + "\n"
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Exams for each contender, demo model.")] = 100,
-    vit_rounds: Annotated[int, typer.Option(help="Exams for each contender, ViT-B/16.")] = 20,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Exams for each contender, demo model.")
+    ] = LatencySettings.rounds,
+    vit_rounds: Annotated[
+        int, typer.Option(min=1, help="Exams for each contender, ViT-B/16.")
+    ] = LatencySettings.vit_rounds,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads of each; else its own default.")
+    ] = LatencySettings.threads,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     readme: Annotated[bool, typer.Option(help="Write the table into the README.")] = True,
 ) -> None:
     """Measure, print and write the latency report."""
     report = Report(
-        command="make bench",
+        command=shlex.join(["python", "benchmarks/latency.py", *sys.argv[1:]]),
+        settings=LatencySettings(rounds=rounds, vit_rounds=vit_rounds, threads=threads),
         machine=describe_machine(),
-        cases=(_demo_case(rounds), _vit_case(vit_rounds)),
+        cases=(_demo_case(rounds, threads), _vit_case(vit_rounds, threads)),
         stages_ms=_stages(rounds),
     )
     text = to_markdown(report)

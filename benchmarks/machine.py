@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +22,8 @@ class Machine:
     cores: int
     system: str
     python: str
+    gpus: tuple[str, ...]
+    """Name and driver version of each NVIDIA GPU, as ``nvidia-smi`` has them; often none."""
     packages: Mapping[str, str]
     """Those of `PACKAGES` that are installed."""
 
@@ -27,7 +31,8 @@ class Machine:
         """Return all of it in one line of text."""
         packages = ", ".join(f"{name} {version}" for name, version in self.packages.items())
         return (
-            f"{self.processor}, {self.cores} cores, {self.system}, Python {self.python}, {packages}"
+            f"{self.processor}, {self.cores} cores, {', '.join(self.gpus) or 'no NVIDIA GPU'}, "
+            f"{self.system}, Python {self.python}, {packages}"
         )
 
 
@@ -44,8 +49,20 @@ def describe_machine() -> Machine:
         cores=os.cpu_count() or 0,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
+        gpus=_gpus(),
         packages=packages,
     )
+
+
+def _gpus() -> tuple[str, ...]:
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode != 0:  # the tool without a card or a driver
+        return ()
+    rows = [line.split(", ") for line in found.stdout.splitlines() if line]
+    return tuple(f"{name} (driver {driver})" for name, driver in rows)
 
 
 def _processor() -> str:

@@ -35,9 +35,11 @@ def write_region(path: Path, region: str, text: str) -> None:
 
 def accuracy_text(manifest: Manifest) -> str:
     """Lay out a bundle's own measurements as Markdown."""
+    share = manifest.source.training_report["report"]["trained_share"]
     lines = [
         f"Bundle {manifest.name} {manifest.version}, made by `{manifest.source.command}` at commit "
-        f"`{manifest.source.git_commit[:12]}`, seed {manifest.source.seed}.",
+        f"`{manifest.source.git_commit[:12]}`, seed {manifest.source.seed}. What was trained on "
+        f"exams, adapters and view embedding, is {100 * share:.1f} % of its weights.",
         "",
         "| measured on unseen phantom exams | value | 95 % interval | exams |",
         "|---|---|---|---|",

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,6 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-
-# Run as a file, Python looks for modules in this folder and not in the one above it.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export.fold import fold
 from export.golden import golden_file, golden_views, structured_exams
@@ -74,7 +70,13 @@ def main(config: ExportConfig) -> Parity:
         It does not agree; nothing was written.
     ValueError
         The checkpoint lacks what a bundle needs.
+    FileExistsError
+        Something is in ``out`` already, and ``overwrite`` was not asked for.
     """
+    if config.out.exists() and not config.overwrite:
+        raise FileExistsError(
+            f"{config.out} exists already; ask for overwrite, or name another folder"
+        )
     checkpoint = load_checkpoint(config.checkpoint)
     model, record = checkpoint.model, checkpoint.record
     _check_complete(record, model)
@@ -150,8 +152,21 @@ def _source(config: ExportConfig, checkpoint: Checkpoint) -> Source:
         open_clip_model=Path(name).stem if name.endswith(".json") else name,
         seed=record.provenance.seed,
         command=record.provenance.command,
-        training_report={"model": shape, "settings": record.settings, "report": record.report},
+        training_report={
+            "model": shape,
+            "settings": record.settings,
+            "report": record.report,
+            "export": _recorded(config),
+        },
     )
+
+
+def _recorded(config: ExportConfig) -> dict[str, object]:
+    """Return the settings for the bundle's record: of paths, the last part alone."""
+    return {
+        key: value.name if isinstance(value, Path) else value
+        for key, value in asdict(config).items()
+    }
 
 
 @torch.no_grad()

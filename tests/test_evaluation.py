@@ -64,6 +64,13 @@ def test_wilson_interval_of_a_textbook_case():
     assert interval.upper == pytest.approx(0.3662, abs=5e-5)
 
 
+@pytest.mark.parametrize("trials", [1, 6, 12, 97, 3000])
+def test_wilson_interval_at_either_end_holds_its_estimate(trials):
+    none, every = wilson_interval(0, trials), wilson_interval(trials, trials)
+    assert none.lower == none.estimate == 0.0 < none.upper
+    assert every.lower < every.estimate == every.upper == 1.0
+
+
 def test_wilson_interval_without_a_failure_is_not_empty():
     interval = wilson_interval(3000, 3000)
     assert interval.estimate == 1.0

@@ -29,7 +29,6 @@ from mammoclip_sdk.bundle import (
     Preprocessing,
     read_bundle,
 )
-from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.golden import read_golden, run_golden
 from mammoclip_sdk.sessions import open_session
 from training.adapters import AdapterConfig
@@ -150,6 +149,16 @@ def test_the_manifest_says_what_the_checkpoint_says(made, checkpoint):
     assert (manifest.source.seed, manifest.source.command) == (3, "make model")
     assert manifest.source.training_report["report"] == {"loss": 0.5}
     assert manifest.source.training_report["model"]["n_local"] == 1
+    assert manifest.source.training_report["export"] == {
+        "checkpoint": "checkpoint",
+        "out": "bundle",
+        "exams": None,
+        "name": "test",
+        "version": "1.2",
+        "release": 3,
+        "not_for_clinical_use": True,
+        "overwrite": False,
+    }
     graph = manifest.graphs[0]
     assert (graph.precision, graph.opset) == ("fp32", 20)
     assert [(t.name, t.shape, t.dtype) for t in graph.inputs] == [
@@ -365,10 +374,12 @@ def test_made_exams_have_air_tissue_and_extremes():
     assert set(np.unique(exams[-1])) == {0, 1}
 
 
-def test_an_earlier_bundle_is_replaced_only_when_asked(made, checkpoint, tmp_path):
+def test_an_earlier_bundle_is_replaced_only_when_asked(checkpoint, tmp_path):
     config = ExportConfig(checkpoint=checkpoint, out=tmp_path / "bundle")
     build_engine.main(config)
-    with pytest.raises((OSError, MammoClipError)):
-        build_engine.main(config)
+    before = (config.out / "manifest.json").read_bytes()
+    with pytest.raises(FileExistsError, match="ask for overwrite"):
+        build_engine.main(replace(config, checkpoint=tmp_path / "not even looked at"))
+    assert (config.out / "manifest.json").read_bytes() == before
     build_engine.main(replace(config, overwrite=True, release=2))
     assert read_bundle(tmp_path / "bundle").manifest.release == 2

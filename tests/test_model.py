@@ -5,17 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.model import CLIP, CustomTextCLIP, resize_pos_embed
 from safetensors.torch import load_file, save_file
 
 from mammoclip_sdk.bundle import Calibration, Interval, Measurement, OperatingPoint
 from mammoclip_sdk.exam import VIEWS, View
 from training.adapters import AdapterConfig
-from training.clip import build, interpolate_positions
+from training.clip import build, interpolate_positions, tokenizer_of
 from training.model import (
     MammoClip,
     ModelConfig,
@@ -311,6 +312,31 @@ def test_a_prompt_that_does_not_fit_is_refused(tmp_path):
         tiny(tmp_path).tokenize(["malignancy " * 20])
 
 
+class WordTokenizer:
+    """Stands for open_clip's tokenizer from the Hugging Face hub, which cuts long texts short."""
+
+    def __init__(self, name, context_length, **keys):
+        self.context_length = context_length
+        self.tokenizer = SimpleNamespace(encode=self.encode)
+
+    def encode(self, sentence, *, add_special_tokens):
+        marks = [0, 0] if add_special_tokens else []
+        return [len(word) for word in sentence.split()] + marks
+
+    def __call__(self, texts):
+        ids = [self.encode(sentence, add_special_tokens=True) for sentence in texts]
+        padded = [line[: self.context_length] + [0] * self.context_length for line in ids]
+        return torch.tensor([line[: self.context_length] for line in padded])
+
+
+def test_a_tokenizer_from_the_hub_refuses_what_does_not_fit_too(monkeypatch):
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", WordTokenizer)
+    tokenize = tokenizer_of({"text_cfg": {"hf_tokenizer_name": "words", "context_length": 6}})
+    assert tokenize(["one two three four"]).tolist() == [[3, 3, 5, 4, 0, 0]]
+    with pytest.raises(ValueError, match="more than 4 tokens: 'one two three four five'"):
+        tokenize(["fine", "one two three four five"])
+
+
 # What is trained
 
 
@@ -372,6 +398,17 @@ def test_interpolated_positions_keep_constants_and_leave_an_equal_grid_alone():
     assert difference(rows, rows[:, :1].expand(-1, 7)) < 1e-5
     with pytest.raises(ValueError, match="expected 1 \\+ 5 \\* 5"):
         interpolate_positions(embedding, (5, 5), (7, 7))
+
+
+@pytest.mark.parametrize("new", [(10, 5), (14, 14), (3, 8)])
+def test_positions_are_interpolated_as_open_clip_does(new):
+    embedding = torch.randn(1 + 49, 8, generator=torch.Generator().manual_seed(4))
+    state = {"visual.positional_embedding": embedding.clone()}
+    visual = SimpleNamespace(grid_size=new)
+    resize_pos_embed(state, SimpleNamespace(visual=visual))
+    expected = state["visual.positional_embedding"]
+    assert expected.shape == (1 + new[0] * new[1], 8)
+    assert difference(interpolate_positions(embedding, (7, 7), new), expected) < 1e-6
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

@@ -150,6 +150,16 @@ def test_readme_lists_every_extra_and_says_that_cpu_and_cuda_exclude_one_another
     assert "**`cpu` and `cuda` exclude one another.**" in README
 
 
+def test_the_pythons_named_are_those_that_ci_runs():
+    classified = re.findall(r":: Python :: (3\.\d+)", str(PYPROJECT["project"]["classifiers"]))
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    matrices = re.findall(r"python: \[(.+)\]", workflow)
+    assert len(matrices) == 2
+    assert all(re.findall(r"3\.\d+", matrix) == classified for matrix in matrices)
+    assert f"Python {classified[0]} to {classified[-1]} " in README
+    assert PYPROJECT["project"]["requires-python"] == f">={classified[0]}"
+
+
 # -- documents ------------------------------------------------------------------------------------
 
 
@@ -163,6 +173,19 @@ def test_commands_in_documents_are_make_targets():
             ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_make_clean_removes_what_git_ignores_and_nothing_that_it_tracks():
+    done = subprocess.run(
+        ["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    removed = set(done.stdout.replace("\\\n", " ").split())
+    ignored = (ROOT / ".gitignore").read_text("utf-8").split()
+    assert {line.strip("/") for line in ignored} <= removed
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {name.partition("/")[0] for name in tracked} & removed
 
 
 def test_readme_command_lines_are_known_to_the_program():

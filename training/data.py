@@ -21,10 +21,24 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mammoclip_sdk import pixels, tensor
-from mammoclip_sdk.bundle import Preprocessing
+from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, SourceImage, View
 from training.phantom import PhantomSettings, make_exam
 
+PREPROCESSING = Preprocessing(
+    version=PREPROCESSING_VERSION,
+    height=224,
+    width=224,
+    voi="header_window",
+    percentiles=None,
+    segmentation_threshold=0.05,
+    crop_margin=0.02,
+    background="zero",
+    geometry="letterbox",
+    resampling="area",
+    jpeg2000_reduction=0,
+)
+"""What training starts from; a model of another input size replaces height and width."""
 _CHUNK = 25
 """Exams a worker makes at a time."""
 _DRAWING = frozenset(

@@ -17,11 +17,11 @@ import torch
 import typer
 from rich.console import Console
 
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
+from mammoclip_sdk.bundle import Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance
-from training.data import ExamSet, phantom_set
+from training.data import PREPROCESSING, ExamSet, phantom_set
 from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig, save_checkpoint
 from training.phantom import PhantomSettings
@@ -68,19 +68,7 @@ DEMO = DemoSettings(
         image_adapter=_ADAPTER,
         text_adapter=_ADAPTER,
     ),
-    preprocessing=Preprocessing(
-        version=PREPROCESSING_VERSION,
-        height=192,
-        width=96,
-        voi="header_window",
-        percentiles=None,
-        segmentation_threshold=0.05,
-        crop_margin=0.02,
-        background="zero",
-        geometry="letterbox",
-        resampling="area",
-        jpeg2000_reduction=0,
-    ),
+    preprocessing=replace(PREPROCESSING, height=192, width=96),
     pretraining=PretrainSettings(
         seed=2404,
         stages=(

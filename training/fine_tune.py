@@ -8,7 +8,7 @@ cannot be reached, one of the latter two.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +16,12 @@ import torch
 import typer
 from rich.console import Console
 
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
+from mammoclip_sdk.bundle import Preprocessing
 from mammoclip_sdk.errors import MammoClipError
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance
 from training.cohort import Split, load, read_manifest, split
+from training.data import PREPROCESSING
 from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig, save_checkpoint
 from training.provenance import git_commit
@@ -148,19 +149,7 @@ def main(
                 image_adapter=adapter,
                 text_adapter=adapter,
             ),
-            preprocessing=Preprocessing(
-                version=PREPROCESSING_VERSION,
-                height=height,
-                width=width,
-                voi="header_window",
-                percentiles=None,
-                segmentation_threshold=0.05,
-                crop_margin=0.02,
-                background="zero",
-                geometry="letterbox",
-                resampling="area",
-                jpeg2000_reduction=0,
-            ),
+            preprocessing=replace(PREPROCESSING, height=height, width=width),
             training=TrainSettings(
                 seed=seed,
                 negative_prompt=negative_prompt,
