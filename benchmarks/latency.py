@@ -127,7 +127,7 @@ def compare(
     if threads is not None:
         torch.set_num_threads(threads)
     contenders: dict[str, Callable[[], object]] = {
-        f"PyTorch {torch.__version__}, float32": _reference(model, exam)
+        f"PyTorch {torch.__version__}, CPU, float32": _reference(model, exam)
     }
     for session in sessions:
         contenders[f"{session.runtime}, {session.precision}"] = _runner(session, exam)
@@ -274,7 +274,7 @@ def to_markdown(report: Report) -> str:
             f"**{case.model}** (weights: {case.weights}; bundle `{case.bundle_sha256[:12]}`; "
             f"{case.rounds} rounds; {_threads_text(case.threads)})",
             "",
-            "| contender | median ms | 95 % ms | times as fast | worst logit difference |",
+            "| contender | median ms | p95 ms | times as fast | worst logit difference |",
             "|---|---|---|---|---|",
         ]
         for timing in case.timings:
@@ -289,11 +289,16 @@ def to_markdown(report: Report) -> str:
         lines.append("")
     lines += [
         "The difference of a logit is the worst over the bundle's golden exams, against the "
-        "answers of PyTorch in float32 that the exporter stored in the bundle.",
+        "answers of PyTorch in float32 that the exporter stored in the bundle. Before each timed "
+        f"call the machine rests {_REST_S * 1e3:.0f} ms, as a workstation does between exams: a "
+        "small model then pays for waking up.",
         "",
     ]
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in report.stages_ms.items())
-    lines += [f"One exam from files to probability with the demo model, median ms: {stages}."]
+    lines += [
+        "One exam from files to probability with the demo model, one after the other without a "
+        f"rest, median ms: {stages}."
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+_MAKING = ("training", "export", "mammoclip_sdk/*.py", "cpp", "requirements")
+"""What a model depends on; not the bundle that it replaces."""
+
 
 def git_commit() -> str:
     """Return the commit of this checkout, marked ``-dirty`` when a file of it was changed or added.
@@ -15,7 +18,7 @@ def git_commit() -> str:
         This is no git checkout, so that what is made could not be traced.
     """
     try:
-        changed = _git("status", "--porcelain", "--", "training", "mammoclip_sdk/*.py", "cpp")
+        changed = _git("status", "--porcelain", "--", *_MAKING)
         return _git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(

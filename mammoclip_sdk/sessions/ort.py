@@ -72,8 +72,8 @@ def open_session(bundle: Bundle, device: str, *, threads: int | None) -> OrtSess
             bundle.files[graph.file],
             _options(runtime, threads),
             providers=[(provider, provider_options)],
+            enable_fallback=0,  # else a failure prints to standard output and runs on the CPU
         )
-        session.disable_fallback()
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise _load_error(bundle, graph, str(error)) from error
     used = session.get_providers()[0]
