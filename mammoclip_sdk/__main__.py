@@ -171,7 +171,7 @@ def _score(
 ) -> None:
     from mammoclip_sdk.predictor import Predictor
 
-    views = paths[0] if len(paths) == 1 and _is_folder(paths[0]) else paths
+    views = paths if len(paths) > 1 or _is_file(paths[0]) else paths[0]
     with Predictor(bundle, device) as predictor:
         if report is None:
             prediction = predictor.predict(views, strict=strict)
@@ -189,9 +189,9 @@ def _score(
         raise typer.Exit(EXIT_ABSTAINED)
 
 
-def _is_folder(path: Path) -> bool:
+def _is_file(path: Path) -> bool:
     try:
-        return path.is_dir()
+        return path.is_file()
     except OSError:  # a name that is too long; whoever opens it says so
         return False
 

@@ -86,7 +86,7 @@ def read_file(path: Path, *, name: str) -> bytes:
     except (OSError, ValueError) as exc:  # ValueError: a path that no file system can hold
         raise DicomReadError(
             name,
-            found=f"no readable file ({type(exc).__name__})",
+            found=f"no readable file ({getattr(exc, 'strerror', None) or type(exc).__name__})",
             expected="a DICOM file",
             remedy="Check the path and the permissions.",
             code="file_unreadable",

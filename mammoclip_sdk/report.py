@@ -25,6 +25,7 @@ from mammoclip_sdk.exam import View, ViewGeometry
 from mammoclip_sdk.prediction import Examination, Prediction, Provenance, ViewRecord
 from mammoclip_sdk.scoring import FindingScore
 
+_DOCTYPE = "<!DOCTYPE html>"
 HANGING = (View.RCC, View.LCC, View.RMLO, View.LMLO)
 """Row by row as radiologists hang them: right breast at the left, chest walls in the middle."""
 
@@ -35,12 +36,14 @@ def write_report(examination: Examination, path: str | Path) -> None:
     Raises
     ------
     MammoClipError
-        The file cannot be written; nothing half-written stays.
+        The file cannot be written, or another kind of file has its name; nothing half-written
+        stays.
     """
     page = to_html(examination)
     partial: Path | None = None
     try:
         path = Path(path).resolve()
+        _refuse_other_files(path)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         with partial.open("x", encoding="utf-8") as file:
             file.write(page)
@@ -59,6 +62,22 @@ def write_report(examination: Examination, path: str | Path) -> None:
         if partial is not None:
             with suppress(OSError):
                 partial.unlink()
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Keep a slip on the command line from replacing an image by a page about it."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(len(_DOCTYPE)).decode("ascii", "replace") == _DOCTYPE:
+            return
+    raise MammoClipError(
+        path.name,
+        found="a file that is no report",
+        expected="a new name, or that of an earlier report",
+        remedy="Choose another name for the report.",
+        code="report",
+    )
 
 
 def to_html(examination: Examination) -> str:

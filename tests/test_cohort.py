@@ -137,8 +137,9 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
     out = tmp_path / "checkpoint"
     seed = next(seed for seed in range(500) if classes(manifest, seed) >= 2)
     result = command(
-        "--manifest", manifest, "--out", out, "--model", "phantom-clip", "--height", 64,
-        "--width", 32, "--epochs", 1, "--batch-size", 4, "--seed", seed,
+        "--manifest", manifest, "--out", out, "--model", "phantom-clip",
+        "--pretrained", "random", "--height", 64, "--width", 32,
+        "--epochs", 1, "--batch-size", 4, "--seed", seed,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     checkpoint = load_checkpoint(out)
@@ -151,14 +152,30 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
 
 def test_a_split_without_both_classes_is_refused_before_any_image_is_read(manifest, tmp_path):
     seed = next(seed for seed in range(500) if classes(manifest, seed) < 2)
-    result = command("--manifest", manifest, "--out", tmp_path / "checkpoint", "--seed", seed)
+    result = command(
+        "--manifest",
+        manifest,
+        "--out",
+        tmp_path / "checkpoint",
+        "--seed",
+        seed,
+        "--pretrained",
+        "random",
+    )
     assert result.exit_code == 2
     assert "at least two of each class" in " ".join(result.output.split())
     assert "epoch" not in result.output
 
 
 def test_unusable_input_exits_with_2_and_leaves_nothing(tmp_path):
-    result = command("--manifest", tmp_path / "none.csv", "--out", tmp_path / "checkpoint")
+    result = command(
+        "--manifest",
+        tmp_path / "none.csv",
+        "--out",
+        tmp_path / "checkpoint",
+        "--pretrained",
+        "random",
+    )
     assert result.exit_code == 2
     assert "No checkpoint was written" in result.output
     assert not (tmp_path / "checkpoint").exists()

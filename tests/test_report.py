@@ -165,7 +165,7 @@ def test_a_report_replaces_another_whole_or_not_at_all(
     folder = tmp_path / "reports"
     folder.mkdir()
     page = folder / "r.html"
-    page.write_text("older")
+    page.write_text("<!DOCTYPE html>older")
 
     def refuse(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -174,7 +174,9 @@ def test_a_report_replaces_another_whole_or_not_at_all(
         patch.setattr(Path, "replace", refuse)
         with pytest.raises(MammoClipError, match="No space left"):
             write_report(examination, page)
-    assert [(f.name, f.read_text()) for f in folder.iterdir()] == [("r.html", "older")]
+    assert [(f.name, f.read_text()) for f in folder.iterdir()] == [
+        ("r.html", "<!DOCTYPE html>older")
+    ]
     write_report(examination, page)
     assert [f.name for f in folder.iterdir()] == ["r.html"]
     assert page.read_text("utf-8") == to_html(examination)
@@ -230,3 +232,17 @@ def test_a_place_that_cannot_be_written_is_named(
         write_report(examination, tmp_path / place)
     assert caught.value.code == "report"
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_report_never_replaces_a_file_that_is_no_report(
+    examination: Examination, tmp_path: Path
+) -> None:
+    image = tmp_path / "IM0001.dcm"
+    image.write_bytes(b"\0" * 128 + b"DICM")
+    with pytest.raises(MammoClipError, match="a file that is no report") as caught:
+        write_report(examination, image)
+    assert caught.value.code == "report"
+    assert image.read_bytes() == b"\0" * 128 + b"DICM"
+    page = tmp_path / "page.html"
+    write_report(examination, page)
+    write_report(examination, page)

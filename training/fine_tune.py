@@ -115,12 +115,14 @@ def _check_classes(parts: Split) -> None:
 
 
 def main(
-    manifest: Annotated[Path, typer.Option(help="CSV of the exams.")],
+    manifest: Annotated[
+        Path, typer.Option(help="CSV of the exams: exam, malignant, view, file, patient.")
+    ],
+    pretrained: Annotated[
+        str, typer.Option(help="open_clip tag, weights file, checkpoint folder, or: random.")
+    ],
     out: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     model: Annotated[str, typer.Option(help="open_clip model.")] = "ViT-B-16",
-    pretrained: Annotated[
-        str | None, typer.Option(help="Tag, weights file or checkpoint; none: random weights.")
-    ] = None,
     height: Annotated[int, typer.Option(help="Rows of the model input.")] = 224,
     width: Annotated[int, typer.Option(help="Columns of the model input.")] = 224,
     n_local: Annotated[int, typer.Option(help="Blocks that see one view at a time.")] = 2,
@@ -143,7 +145,7 @@ def main(
         settings = FineTuneSettings(
             model=ModelConfig(
                 open_clip_model=model,
-                pretrained=pretrained,
+                pretrained=None if pretrained == "random" else pretrained,
                 image_size=(height, width),
                 n_local=n_local,
                 image_adapter=adapter,
