@@ -41,7 +41,9 @@ def accuracy_text(manifest: Manifest) -> str:
         f"`{manifest.source.git_commit[:12]}`, seed {manifest.source.seed}. What was trained on "
         f"exams, adapters and view embedding, is {100 * share:.1f} % of its weights.",
         "",
-        "| measured on unseen phantom exams | value | 95 % interval | exams |",
+        f"Measured on {manifest.measurements[0].data}; the model has seen none of them.",
+        "",
+        "| figure | value | 95 % interval | exams |",
         "|---|---|---|---|",
     ]
     lines += [

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from pydicom.encaps import generate_frames
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless
 
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
 from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.tensor import build_view
 from mammoclip_sdk.views import read_exam
-from training import phantom
+from training import data, phantom
 from training.breast import (
     DENSITIES,
     Detector,
@@ -585,16 +584,4 @@ def test_a_view_of_full_size_goes_from_phantom_to_tensor(tmp_path):
     assert (tensor == 0).mean() > 0.1
 
 
-FULL_VIEW = Preprocessing(
-    version=PREPROCESSING_VERSION,
-    height=1024,
-    width=512,
-    voi="header_window",
-    percentiles=None,
-    segmentation_threshold=0.05,
-    crop_margin=0.02,
-    background="zero",
-    geometry="letterbox",
-    resampling="area",
-    jpeg2000_reduction=0,
-)
+FULL_VIEW = replace(data.PREPROCESSING, height=1024, width=512)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.loss import ClipLoss
 
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
+from training import data
 from training.adapters import AdapterConfig
 from training.data import ExamSet, augment, phantom_set, swap_sides
 from training.model import MammoClip, ModelConfig
@@ -35,19 +35,7 @@ SETTINGS = TrainSettings(
     batch_size=8,
     learning_rate=3e-3,
 )
-PREPROCESSING = Preprocessing(
-    version=PREPROCESSING_VERSION,
-    height=48,
-    width=32,
-    voi="header_window",
-    percentiles=None,
-    segmentation_threshold=0.05,
-    crop_margin=0.02,
-    background="zero",
-    geometry="letterbox",
-    resampling="area",
-    jpeg2000_reduction=0,
-)
+PREPROCESSING = replace(data.PREPROCESSING, height=48, width=32)
 
 
 def bright_exams(count=32):
