@@ -42,6 +42,52 @@ VIEWS: tuple[View, ...] = tuple(View)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Device:
+    """A kind of mammography system, as its images name it; case and spacing do not count."""
+
+    manufacturer: str
+    """Manufacturer (0008,0070)."""
+    model: str
+    """Manufacturer's Model Name (0008,1090)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """Which exams a model was validated on, beyond plain full-field digital mammograms."""
+
+    implants: bool
+    """Whether breasts with implants may be scored."""
+    synthetic_2d: bool
+    """Whether a 2D image synthesised from tomosynthesis may stand for a view."""
+    devices: tuple[Device, ...]
+    """Images of any other one are scored with a warning."""
+
+
+PLAIN = Acceptance(implants=False, synthetic_2d=False, devices=())
+"""Full-field digital mammograms alone: what is accepted where no model says more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acquisition:
+    """What a header says of how an image was taken and kept; None where it does not say."""
+
+    device: Device
+    """Empty strings where the header has none."""
+    patient_orientation: tuple[str, ...]
+    """Patient Orientation (0020,0020): where rows and columns lead to, such as ``("A", "R")``."""
+    pixel_spacing: tuple[float, float] | None
+    """Millimetres between rows and between columns, at the detector or calibrated."""
+    modifiers: tuple[str, ...]
+    """What makes it no plain view, in the words of `view_codes`, and ``partial view``."""
+    implant: bool
+    synthetic_2d: bool
+    burned_in_annotation: bool | None
+    """Burned In Annotation (0028,0301)."""
+    lossy_ratio: float | None
+    """Lossy Image Compression Ratio (0028,2112), all steps together; 1 for lossless."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceImage:
     """One image chosen for a view, before any pixel is decoded.
 
@@ -56,6 +102,8 @@ class SourceImage:
     array: NDArray[np.uint8] | NDArray[np.uint16] | None = None
     sop_instance_uid: str | None = None
     """Of the header that was scanned; the decoder checks that the file still holds it."""
+    acquisition: Acquisition | None = None
+    """None for an array, of which nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +165,16 @@ class DisplayAttributes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """How a JPEG 2000 image was decoded without its finest resolution levels."""
+
+    levels: int
+    """1 or more. Sample i of the reduced grid lies at pixel 2**levels * i of the source image."""
+    source_shape: tuple[int, int]
+    """(rows, columns) of the source image."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredImage:
     """One decoded view: stored values, and how the header wants them shown."""
 
@@ -129,7 +187,10 @@ class StoredImage:
     transfer_syntax: str
     """UID the pixels were encoded in; ``"array"`` for pixels handed over as an array."""
     sha256: str
-    """Of ``pixels`` as bytes: the same image gives the same hash in every lossless encoding."""
+    """Of ``pixels`` as bytes: the same image gives the same hash in every lossless encoding that
+    is decoded in full."""
+    reduction: Reduction | None = None
+    """None where ``pixels`` is the source image in full."""
 
 
 @dataclass(frozen=True, kw_only=True)

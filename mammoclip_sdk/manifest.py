@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle_files import CHECKSUM, MANIFEST, is_plain_name
 from mammoclip_sdk.errors import BundleFormatError, BundleVersionError
-from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.exam import VIEWS, Acceptance
 from mammoclip_sdk.preprocessing import (
     PREPROCESSING_VERSION,
     Preprocessing,
     preprocessing_problems,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,7 @@ class Manifest:
     """Sequence number; a later release of the same bundle has a greater one."""
     intended_use: str
     not_for_clinical_use: bool
+    acceptance: Acceptance
     source: Source
     views: tuple[str, ...]
     """Order of the views in the graph's input."""
@@ -219,6 +220,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     if not manifest.findings or not manifest.graphs:
         yield "findings, graphs: at least one of each is needed"
         return
+    yield from _repeats("acceptance.devices", map(str, manifest.acceptance.devices))
     yield from preprocessing_problems(manifest.preprocessing)
     yield from _finding_problems(manifest.findings)
     yield from _graph_problems(manifest)

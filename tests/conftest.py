@@ -31,7 +31,7 @@ from mammoclip_sdk.bundle import (
     sha256,
     write_bundle,
 )
-from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.exam import PLAIN, VIEWS
 
 HEIGHT, WIDTH, TILE, SIZE = 32, 24, 8, 6
 FEATURES = len(VIEWS) * (HEIGHT // TILE) * (WIDTH // TILE)
@@ -111,6 +111,7 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
         release=4,
         intended_use="Testing the software; it knows nothing about breasts.",
         not_for_clinical_use=True,
+        acceptance=PLAIN,
         source=Source(
             git_commit="0" * 40,
             checkpoint_sha256="0" * 64,

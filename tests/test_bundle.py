@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from mammoclip_sdk import bundle_files
 from mammoclip_sdk.bundle import (
+    PREPROCESSING_VERSION,
+    SCHEMA,
     manifest_from_json,
     manifest_to_json,
     read_bundle,
@@ -250,7 +252,8 @@ def test_a_newer_bundle_says_so_before_anything_else(
     rewrite(tiny_bundle, change)
     with pytest.raises(BundleVersionError, match="newer version of mammoclip-sdk") as caught:
         read_bundle(tiny_bundle)
-    assert (caught.value.found, caught.value.expected) == ("99", "1")
+    known = {"schema": SCHEMA, "version": PREPROCESSING_VERSION}
+    assert (caught.value.found, caught.value.expected) == ("99", str(known[key]))
 
 
 @pytest.mark.parametrize(
@@ -398,7 +401,7 @@ def test_what_would_not_be_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(BundleFormatError, match="not JSON compliant"):
         write_bundle(path, replace(manifest, preprocessing=nan), files)
     with pytest.raises(BundleVersionError):
-        write_bundle(path, replace(manifest, schema=2), files)
+        write_bundle(path, replace(manifest, schema=SCHEMA + 1), files)
     assert list(tmp_path.iterdir()) == []
 
 

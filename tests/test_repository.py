@@ -140,6 +140,7 @@ def test_base_brings_no_runtime_and_no_torch():
         "numpy",
         "pydicom",
         "imagecodecs",
+        "pillow",
         "typer",
         "rich",
     }

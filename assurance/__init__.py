@@ -1,0 +1,1 @@
+"""What the reading of mammograms is put through, and the record of what came of it."""
