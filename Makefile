@@ -23,17 +23,26 @@ COMPILE := $(LOCK)/$(BIN)/uv pip compile pyproject.toml --constraint requirement
 	--annotation-style line --custom-compile-command "make lock" --quiet
 NATIVE := pyproject.toml $(shell find cpp -type f)
 
-.PHONY: help demo test check bench demo-model wheel lock clean
+# How much make assurance does, beside what is done once: damaged files, and seconds to a fuzzer
+FILES ?= 20000
+FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test check bench bench-reading assurance fuzz-gate fuzz-native demo-model wheel \
+	lock clean
 
 help:
-	@echo "make demo        score the example exam, in an environment of its own"
-	@echo "make test        run the tests"
-	@echo "make check       lint, types, import arrows, version, text"
-	@echo "make bench       measure latency beside the PyTorch reference"
-	@echo "make demo-model  make the shipped bundle from nothing"
-	@echo "make wheel       build the wheel and try it in a fresh environment"
-	@echo "make lock        renew the lock files, keeping what still fits"
-	@echo "make clean       remove environments and build products"
+	@echo "make demo           score the example exam, in an environment of its own"
+	@echo "make test           run the tests"
+	@echo "make check          lint, types, import arrows, version, text"
+	@echo "make bench          measure latency beside the PyTorch reference"
+	@echo "make bench-reading  measure reading and preprocessing beside pydicom and NumPy"
+	@echo "make assurance      hostile, damaged and wrong input, the fuzzers, docs/assurance.md: an hour"
+	@echo "make fuzz-gate      fuzz the parsing of headers (needs atheris)"
+	@echo "make fuzz-native    fuzz the native core under sanitizers"
+	@echo "make demo-model     make the shipped bundle from nothing"
+	@echo "make wheel          build the wheel and try it in a fresh environment"
+	@echo "make lock           renew the lock files, keeping what still fits"
+	@echo "make clean          remove environments and build products"
 
 demo: $(DEMO)/built
 	@$(DEMO)/$(BIN)/mammoclip-sdk demo --report report.html
@@ -51,6 +60,23 @@ check: $(TEST)/built
 
 bench: $(TEST)/built
 	@$(TEST)/$(BIN)/python benchmarks/latency.py
+
+bench-reading: $(TEST)/built
+	@$(TEST)/$(BIN)/python -m benchmarks.reading
+
+assurance: fuzz-gate fuzz-native
+	@$(TEST)/$(BIN)/python -m assurance.bombs
+	@$(TEST)/$(BIN)/python -m assurance.mutation --files $(FILES)
+	@$(TEST)/$(BIN)/python -m assurance.corruption --out assurance/results/corruption.json
+	@$(TEST)/$(BIN)/python -m assurance.document
+
+# Without atheris it says so and leaves the record as it is: pip install atheris (Linux, macOS).
+fuzz-gate: $(TEST)/built
+	@$(TEST)/$(BIN)/python -m assurance.gate_fuzz --seconds $(FUZZ_SECONDS)
+
+fuzz-native: $(TEST)/built
+	@$(TEST)/$(BIN)/python -m assurance.native_fuzz --seconds $(FUZZ_SECONDS) \
+		--out assurance/results/native_fuzz.json
 
 demo-model: $(TEST)/built
 	@rm -rf $(MODEL)

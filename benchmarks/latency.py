@@ -33,6 +33,7 @@ from benchmarks.machine import Machine, describe_machine
 from benchmarks.readme import write_region
 from mammoclip_sdk.bundle import Bundle, read_bundle
 from mammoclip_sdk.errors import DeviceError
+from mammoclip_sdk.exam import PLAIN
 from mammoclip_sdk.golden import read_golden, run_golden
 from mammoclip_sdk.predictor import DEMO_BUNDLE, DEMO_EXAM, Predictor
 from mammoclip_sdk.sessions import DEVICES, Session, open_session
@@ -226,6 +227,7 @@ def _vit_case(rounds: int, threads: int | None) -> Case:
             report={},
             provenance=Provenance(git_commit="", seed=DEMO.seed, command="random weights"),
             preprocessing=replace(DEMO.preprocessing, height=224, width=224),
+            acceptance=PLAIN,
             findings=[
                 TrainedFinding(
                     name="malignancy", negative_prompt="no cancer", positive_prompt="cancer"

@@ -97,7 +97,7 @@ def main(config: ExportConfig) -> Parity:
 def _check_complete(record: CheckpointRecord, model: MammoClip) -> None:
     absent = [
         key
-        for key in ("provenance", "preprocessing", "findings", "intended_use")
+        for key in ("provenance", "preprocessing", "acceptance", "findings", "intended_use")
         if not getattr(record, key)
     ]
     if absent:
@@ -124,6 +124,7 @@ def _manifest(
         release=config.release,
         intended_use=record.intended_use,
         not_for_clinical_use=config.not_for_clinical_use,
+        acceptance=record.acceptance,
         source=_source(config, checkpoint),
         views=tuple(str(view) for view in VIEWS),
         preprocessing=record.preprocessing,

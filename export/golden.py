@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk import pixels, tensor, views
 from mammoclip_sdk.bundle import Preprocessing
-from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.exam import VIEWS, Acceptance
 from training.model import Checkpoint
 
 
@@ -29,7 +29,10 @@ def golden_views(
         chosen = structured_exams(preprocessing.height, preprocessing.width, count=4, seed=seed)
     elif exams.is_dir():
         folders = sorted(path for path in exams.iterdir() if path.is_dir())
-        chosen = np.concatenate([_read(path, preprocessing) for path in folders or [exams]])
+        acceptance = checkpoint.record.acceptance
+        chosen = np.concatenate(
+            [_read(path, preprocessing, acceptance) for path in folders or [exams]]
+        )
     else:
         with np.load(exams, allow_pickle=False) as arrays:
             chosen = arrays["views"]
@@ -78,7 +81,9 @@ def structured_exams(height: int, width: int, *, count: int, seed: int) -> NDArr
     return exams
 
 
-def _read(folder: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    exam = views.read_exam(folder)
-    images = {view: pixels.decode(image) for view, image in exam.images.items()}
-    return tensor.build(images, preprocessing).tensors["views"]
+def _read(
+    folder: Path, preprocessing: Preprocessing, acceptance: Acceptance
+) -> NDArray[np.float32]:
+    exam = views.read_exam(folder, acceptance=acceptance)
+    _, built = tensor.decode_and_build(exam, preprocessing, pixels.decode)
+    return built.tensors["views"]

@@ -6,19 +6,21 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from mammoclip_sdk import __version__
+from mammoclip_sdk import __version__, console
 from mammoclip_sdk.errors import MammoClipError
 
 if TYPE_CHECKING:
-    from mammoclip_sdk.bundle import Bundle
-    from mammoclip_sdk.prediction import Prediction
+    from rich.text import Text
+
+    from mammoclip_sdk.predictor import Predictor
 
 EXIT_ERROR = 2
 EXIT_ABSTAINED = 3
@@ -30,7 +32,40 @@ _CODES = (
     "--json); 3 read, but not scored (abstained); 1 a defect of this software."
 )
 
+
+class _Commands(TyperGroup):
+    """The commands; where JSON was asked for, usage errors are JSON too."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        given = args[0] if args else options.get("args")
+        if "--json" not in (sys.argv[1:] if given is None else given):
+            return super().main(*args, **options)
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # only usage errors have one
+                raise
+            message = error.format_message()
+            _print_json({"error": _usage_error(message)})
+            typer.echo(f"UsageError: {message}", err=True)
+            sys.exit(EXIT_ERROR)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error(message: str) -> dict[str, str | None]:
+    return {
+        "type": "UsageError",
+        "code": "usage",
+        "reason": None,
+        "subject": "command line",
+        "found": message,
+        "expected": "the commands, arguments and options that --help lists",
+        "remedy": "Run mammoclip-sdk --help, or the command with --help.",
+    }
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Score four-view screening mammography exams.",
     epilog=_CODES,
     no_args_is_help=True,
@@ -41,7 +76,16 @@ bundle_app = typer.Typer(help="Look into a bundle, or check it.", no_args_is_hel
 app.add_typer(bundle_app, name="bundle")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
-Device = Annotated[str, typer.Option(help="auto, tensorrt, cuda, openvino or cpu.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cuda or cpu. This version knows tensorrt and openvino by name alone, and says "
+        "what they will need."
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse an exam where two images claim one view.")
+]
 BundlePath = Annotated[Path, typer.Argument(help="The bundle's folder, or a zip of it.")]
 
 
@@ -79,15 +123,45 @@ def predict(
         Path | None, typer.Option(help="A bundle; without it, the demo bundle (phantoms only).")
     ] = None,
     device: Device = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse an exam where two images claim one view.")
+    strict: Strict = False,
+    isolate: Annotated[
+        bool,
+        typer.Option("--isolate", help="Decode in processes that a hostile file cannot outlive."),
     ] = False,
     as_json: AsJson = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page there.")] = None,
 ) -> None:
     """Score one exam."""
     with _failures(as_json):
-        _score(paths, bundle, device, strict=strict, as_json=as_json, report=report)
+        from mammoclip_sdk.predictor import Predictor
+
+        with Predictor(bundle, device, isolate=isolate) as predictor:
+            _score(predictor, paths, strict=strict, as_json=as_json, report=report)
+
+
+@app.command(epilog=_CODES)
+def scan(
+    folder: Annotated[Path, typer.Argument(help="A folder with any number of studies.")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Take what it accepts for an exam; without it, plain mammograms alone."),
+    ] = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the exams in an archive by their headers; no pixel is decoded."""
+    with _failures(as_json):
+        from mammoclip_sdk import archive
+        from mammoclip_sdk.bundle import read_bundle
+        from mammoclip_sdk.exam import PLAIN
+
+        acceptance = PLAIN if bundle is None else read_bundle(bundle).manifest.acceptance
+        with _progress_bar("Reading headers") as progress:
+            found = archive.scan(folder, strict=strict, acceptance=acceptance, progress=progress)
+        if as_json:
+            _print_json(console.archive_values(found))
+        else:
+            _print(console.archive_lines(found))
 
 
 @app.command(epilog=_CODES)
@@ -100,12 +174,13 @@ def demo(
 ) -> None:
     """Score the example exam, a phantom, with the demo bundle."""
     with _failures(as_json):
-        from mammoclip_sdk.predictor import DEMO_EXAM
+        from mammoclip_sdk.predictor import DEMO_EXAM, Predictor
 
-        _score([DEMO_EXAM], None, device, strict=False, as_json=as_json, report=report)
+        with Predictor(device=device) as predictor:
+            _score(predictor, [DEMO_EXAM], strict=False, as_json=as_json, report=report)
 
 
-@bundle_app.command()
+@bundle_app.command(epilog=_CODES)
 def inspect(path: BundlePath, as_json: AsJson = False) -> None:
     """Read a bundle strictly, and say what it holds. No runtime is needed."""
     with _failures(as_json):
@@ -113,12 +188,12 @@ def inspect(path: BundlePath, as_json: AsJson = False) -> None:
 
         bundle = read_bundle(path)
         if as_json:
-            _print_json(_description(bundle))
+            _print_json(console.bundle_values(bundle))
         else:
-            _show_bundle(bundle)
+            _print(console.bundle_lines(bundle))
 
 
-@bundle_app.command()
+@bundle_app.command(epilog=_CODES)
 def verify(path: BundlePath, device: Device = "auto", as_json: AsJson = False) -> None:
     """Read a bundle strictly, and run its golden exams on this machine."""
     with _failures(as_json):
@@ -150,7 +225,7 @@ def _failures(as_json: bool) -> Iterator[None]:
     except MammoClipError as error:
         if as_json:
             _print_json({"error": error.to_dict()})
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        typer.echo(console.error_text(error), err=True)
         raise typer.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -160,31 +235,43 @@ def _failures(as_json: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_BROKEN_PIPE) from None
 
 
+@contextmanager
+def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something has come, on a terminal alone: stderr may be a log."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    terminal = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    hidden = not terminal.is_terminal
+    with Progress(*columns, console=terminal, transient=True, disable=hidden) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _score(
+    predictor: Predictor,
     paths: list[Path],
-    bundle: Path | None,
-    device: str,
     *,
     strict: bool,
     as_json: bool,
     report: Path | None,
 ) -> None:
-    from mammoclip_sdk.predictor import Predictor
-
     views = paths if len(paths) > 1 or _is_file(paths[0]) else paths[0]
-    with Predictor(bundle, device) as predictor:
-        if report is None:
-            prediction = predictor.predict(views, strict=strict)
-        else:
-            from mammoclip_sdk.report import write_report
+    if report is None:
+        prediction = predictor.predict(views, strict=strict)
+    else:
+        from mammoclip_sdk.report import write_report
 
-            examination = predictor.examine(views, strict=strict)
-            write_report(examination, report)
-            prediction = examination.prediction
+        examination = predictor.examine(views, strict=strict)
+        write_report(examination, report)
+        prediction = examination.prediction
     if as_json:
         typer.echo(prediction.to_json())
     else:
-        _show(prediction, report)
+        _print(console.prediction_lines(prediction, predictor.bundle.manifest))
+        if report is not None:
+            _print([console.report_line(report)], wrap=False)  # a path is there to be copied
     if prediction.status == "abstained":
         raise typer.Exit(EXIT_ABSTAINED)
 
@@ -196,70 +283,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _show(prediction: Prediction, report: Path | None) -> None:
+def _print(lines: Iterable[Text], *, wrap: bool = True) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if prediction.status == "abstained":
-        console.print("Not scored. This is not a negative result.", style="bold")
-    for finding in prediction.findings:
-        kind = "calibrated" if finding.calibrated else "uncalibrated"
-        console.print(f"{finding.name}  {finding.probability:.3f}  ({kind})", style="bold")
-        if finding.operating_points_met:
-            console.print(f"  reaches {', '.join(finding.operating_points_met)}")
-    for reason in prediction.reasons:
-        console.print(f"  {reason.code} {reason.message}")
-    for record in prediction.views:
-        console.print(f"  {record.view:<4}  {record.name}")
-        for other in record.alternatives:
-            console.print(f"        not {other.name}: {other.reason}", style="dim")
-    for note in prediction.notes:
-        console.print(f"  note: {note}", style="dim")
-    ran = prediction.provenance
-    console.print(f"  {ran.bundle} {ran.bundle_version}, {ran.runtime}", style="dim")
-    console.print(f"  {prediction.timing.total:.0f} ms", style="dim")
-    if ran.not_for_clinical_use:
-        console.print(f"Not for clinical use. {ran.intended_use}")
-    if report is not None:
-        console.print(f"Report: {report.resolve()}", soft_wrap=True)
-
-
-def _description(bundle: Bundle) -> dict[str, object]:
-    """Everything in the manifest but the numbers of the text embeddings."""
-    from mammoclip_sdk.strict_json import to_plain
-
-    manifest = to_plain(bundle.manifest)
-    for finding in manifest["findings"]:
-        for key in ("negative_embedding", "positive_embedding"):
-            finding[key] = f"{len(finding[key])} numbers"
-    return {
-        "path": bundle.path,
-        "sha256": bundle.sha256,
-        "bytes": {name: len(data) for name, data in bundle.files.items()},
-        "manifest": manifest,
-    }
-
-
-def _show_bundle(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    typer.echo(f"{manifest.name} {manifest.version} (release {manifest.release})")
-    typer.echo(f"  sha256     {bundle.sha256}")
-    typer.echo(f"  use        {manifest.intended_use}")
-    keys = manifest.preprocessing
-    typer.echo(f"  input      {keys.height} x {keys.width} pixels a view, {keys.geometry}")
-    for graph in manifest.graphs:
-        size = len(bundle.files[graph.file]) / 1e6
-        typer.echo(f"  graph      {graph.file}, {graph.precision}, {size:.1f} MB")
-    for finding in manifest.findings:
-        kind = "calibrated" if finding.calibration else "uncalibrated"
-        points = ", ".join(point.name for point in finding.operating_points) or "none"
-        typer.echo(f"  finding    {finding.name}, {kind}, operating points: {points}")
-    for measured in manifest.measurements:
-        value = measured.value
-        typer.echo(
-            f"  measured   {measured.name} {value.estimate:.3f} "
-            f"({value.lower:.3f} to {value.upper:.3f}) on {measured.exams} exams: {measured.data}"
-        )
+    screen = Console(highlight=False, markup=False, emoji=False)
+    for line in lines:
+        screen.print(line, soft_wrap=not wrap)
 
 
 def _print_json(value: object) -> None:

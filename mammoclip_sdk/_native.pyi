@@ -3,6 +3,27 @@ from numpy.typing import NDArray
 
 PREPROCESSING_VERSION: int
 
+class UndefinedGreyValuesError(ValueError):
+    args: tuple[str, str, str, str]  # subject, found, expected, remedy
+
+def grey_scale(
+    *,
+    container_bits: int,
+    bits_stored: int,
+    signed: bool,
+    photometric: str,
+    slope: float,
+    intercept: float,
+    modality_lut: tuple[int, NDArray[uint16]] | None,
+    window: tuple[float, float] | None,
+    voi_function: str,
+    voi_lut: tuple[int, NDArray[uint16]] | None,
+    padding: tuple[int, int] | None,
+    voi: str,
+    percentiles: tuple[float, float],
+    pixels: NDArray[uint8] | NDArray[uint16] | None,
+) -> tuple[NDArray[float32], float]: ...
+
 class Breast:
     @property
     def blocks(self) -> int: ...
@@ -11,12 +32,27 @@ class Breast:
     @property
     def chest_wall_right(self) -> bool: ...
     @property
+    def certain(self) -> bool: ...
+    @property
     def block_side(self) -> int: ...
     @property
     def mask(self) -> NDArray[bool_]: ...
 
+def place(
+    breast: Breast,
+    *,
+    shape: tuple[int, int],
+    height: int,
+    width: int,
+    crop_margin: float,
+    letterbox: bool,
+) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]: ...
 def find_breast(
-    pixels: NDArray[uint8] | NDArray[uint16], values: NDArray[float32], threshold: float
+    pixels: NDArray[uint8] | NDArray[uint16],
+    values: NDArray[float32],
+    threshold: float,
+    *,
+    reduction: tuple[int, bool, int, int] | None = None,
 ) -> Breast: ...
 def resample(
     pixels: NDArray[uint8] | NDArray[uint16],
@@ -26,7 +62,7 @@ def resample(
     placed: tuple[int, int, int, int],
     shape: tuple[int, int],
     mirrored: bool = False,
-    offset: tuple[float, float] = (0.0, 0.0),
     mask: NDArray[bool_] | None = None,
     block_side: int = 0,
+    reduction: tuple[int, bool, int, int] | None = None,
 ) -> NDArray[float32]: ...

@@ -32,6 +32,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from mammoclip_sdk.reasons import reason_of
+
 
 class MammoClipError(Exception):
     """Base of the tree; catching it catches everything this package raises on purpose.
@@ -72,11 +74,17 @@ class MammoClipError(Exception):
         parts = {"found": self.found, "expected": self.expected, "remedy": self.remedy}
         return functools.partial(type(self), **parts), (self.subject,), self.__dict__
 
-    def to_dict(self) -> dict[str, str]:
+    @property
+    def reason(self) -> str | None:
+        """Code in `reasons.CODES` for an exam that may not be scored; None for other errors."""
+        return reason_of(self.code)
+
+    def to_dict(self) -> dict[str, str | None]:
         """Return the parts of the message for machine readers (JSON-serialisable)."""
         return {
             "type": type(self).__name__,
             "code": self.code,
+            "reason": self.reason,
             "subject": self.subject,
             "found": self.found,
             "expected": self.expected,

@@ -7,8 +7,10 @@ of its `SourceImage` into a `StoredImage`, ``tensor`` turns four of those into a
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,6 +174,8 @@ class Reduction:
     """1 or more. Sample i of the reduced grid lies at pixel 2**levels * i of the source image."""
     source_shape: tuple[int, int]
     """(rows, columns) of the source image."""
+    reversible: bool
+    """Whether its wavelet is the 5-3 reversible one, and not the 9-7 irreversible one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +190,17 @@ class StoredImage:
     display: DisplayAttributes
     transfer_syntax: str
     """UID the pixels were encoded in; ``"array"`` for pixels handed over as an array."""
-    sha256: str
-    """Of ``pixels`` as bytes: the same image gives the same hash in every lossless encoding that
-    is decoded in full."""
     reduction: Reduction | None = None
     """None where ``pixels`` is the source image in full."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of ``pixels`` as bytes, in hexadecimal.
+
+        The same image gives the same hash in every lossless encoding that is decoded in full.
+        Computed when first asked for, without the GIL: it takes as long as all of the tensor.
+        """
+        return hashlib.sha256(self.pixels.data).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

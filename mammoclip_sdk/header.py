@@ -7,25 +7,31 @@ first would be a guess, and no error would ever tell.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
+from mammoclip_sdk.elements import READ
 from mammoclip_sdk.errors import DicomReadError
+from mammoclip_sdk.shield import AttributeNotListedError, raise_alone
 
 
 class Header:
     """A Dataset and what messages call it; to be used inside ``shielded``.
 
     Attributes are named by keyword, or by tag where a group repeats. Every method raises
-    `DicomReadError` for a value that does not convert, and names the tag, never the value.
+    `DicomReadError` for a value that does not convert, and names the tag, never the value; and
+    `AttributeNotListedError`, whose cause is this software, for an attribute outside
+    ``elements.READ``, which would look absent. Items of sequences hold whatever they hold.
     """
 
     def __init__(self, dataset: Dataset, *, name: str) -> None:
         self._dataset = dataset
+        self._is_item = False
         self.name = name
 
     def values(self, keyword: str | int) -> list[Any]:
@@ -33,13 +39,13 @@ class Header:
 
         Numbers are left as bytes where their VR depends on an attribute that an item lacks.
         """
-        tag = Tag(keyword)
+        tag = self._tag(keyword)
         if tag not in self._dataset:
             return []
         try:
             value = self._dataset[tag].value
         except Exception as exc:  # whatever pydicom's converters happen to raise
-            raise self._unreadable(keyword, exc) from None
+            raise_alone(self._unreadable(keyword, exc))
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return list(value)
         return [] if value is None or value in ("", b"") else [value]
@@ -68,7 +74,7 @@ class Header:
         try:
             return [float(value) for value in self.values(keyword) if value not in (None, "")]
         except (TypeError, ValueError, OverflowError) as exc:
-            raise self._unreadable(keyword, exc) from None
+            raise_alone(self._unreadable(keyword, exc))
 
     def number(self, keyword: str, default: float) -> float:
         """Return the number of an attribute that has one, or what its absence means."""
@@ -92,14 +98,14 @@ class Header:
 
     def representation(self, keyword: str | int) -> str:
         """Return the VR of an attribute that is there."""
-        return str(self._dataset[Tag(keyword)].VR)
+        return str(self._dataset[self._tag(keyword)].VR)
 
     def items(self, keyword: str) -> list[Header]:
         """Return the items of a sequence."""
         items = self.values(keyword)
         if not all(isinstance(item, Dataset) for item in items):
             raise self._unreadable(keyword, TypeError())
-        return [Header(item, name=self.name) for item in items]
+        return [self._item(item) for item in items]
 
     def codes(self, keyword: str) -> list[tuple[str, str]]:
         """Return Code Value and Coding Scheme Designator of every item, PS3.3 section 8.8."""
@@ -112,6 +118,17 @@ class Header:
     def missing(self, keyword: str) -> DicomReadError:
         """Return the error for an attribute that must be there."""
         return self._error(keyword, "no value of", "a value", "missing_tag")
+
+    def _tag(self, keyword: str | int) -> BaseTag:
+        tag, is_read = _looked_up(keyword)
+        if not (is_read or self._is_item):
+            raise AttributeNotListedError(f"{described(keyword)} is not in elements.READ")
+        return tag
+
+    def _item(self, dataset: Dataset) -> Header:
+        item = Header(dataset, name=self.name)
+        item._is_item = True
+        return item
 
     def _at_most_one(self, keyword: str | int, values: list[Any]) -> list[Any]:
         if len(values) > 1:
@@ -132,6 +149,14 @@ class Header:
         )
 
 
+@cache
+def _looked_up(keyword: str | int) -> tuple[BaseTag, bool]:
+    """Return a tag, and whether the gate hands it over."""
+    tag = Tag(keyword)
+    return READ.get(int(tag), tag), int(tag) in READ
+
+
+@cache
 def described(keyword: str | int) -> str:
     """Return what messages call an attribute, such as ``Rows (0028,0010)``."""
     tag = Tag(keyword)

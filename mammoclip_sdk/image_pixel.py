@@ -9,9 +9,7 @@ import numpy as np
 
 from mammoclip_sdk.errors import PixelError
 from mammoclip_sdk.header import Header, described
-
-SMALLEST_SIDE, LARGEST_SIDE = 64, 8192  # pixels; the largest detectors have about 5600
-MOST_PIXELS = 64_000_000
+from mammoclip_sdk.image_limits import require_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,10 @@ class Layout:
     def dtype(self) -> np.dtype[Any]:
         """Of a decoded pixel."""
         return np.dtype("u1" if self.bits_allocated == 8 else "<u2")
+
+    def reduced_shape(self, levels: int) -> tuple[int, int]:
+        """Return (rows, columns) without the ``levels`` finest resolution levels of JPEG 2000."""
+        return -(-self.rows >> levels), -(-self.columns >> levels)
 
 
 def read_layout(header: Header) -> Layout:
@@ -88,21 +90,6 @@ def _overlay_bits(header: Header) -> int:
         if position is not None and 0 <= position < 16 and not header.values(group + 0x3000):
             mask |= 1 << position
     return mask
-
-
-def require_size(rows: int, columns: int, name: str) -> None:
-    """Refuse what is too small for a breast or too large for any detector."""
-    if (
-        min(rows, columns) < SMALLEST_SIDE
-        or max(rows, columns) > LARGEST_SIDE
-        or rows * columns > MOST_PIXELS
-    ):
-        raise pixel_error(
-            name,
-            f"{rows} rows and {columns} columns",
-            f"{SMALLEST_SIDE} to {LARGEST_SIDE} of each, at most {MOST_PIXELS} pixels",
-            "image_size",
-        )
 
 
 def pixel_error(

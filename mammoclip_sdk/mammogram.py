@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 
 from pydicom import Dataset
 
 from mammoclip_sdk import gate
-from mammoclip_sdk.errors import UnsupportedImageError
-from mammoclip_sdk.exam import View
+from mammoclip_sdk.acquisition import (
+    PARTIAL,
+    acquired,
+    acquisition_day,
+    is_lossy,
+    is_synthetic,
+    read_acquisition,
+    require_accepted,
+)
+from mammoclip_sdk.errors import DicomReadError, UnsupportedImageError
+from mammoclip_sdk.exam import PLAIN, Acceptance, Acquisition, View
 from mammoclip_sdk.header import Header, described
 from mammoclip_sdk.shield import shielded
-from mammoclip_sdk.view_codes import (
-    REFUSED_MODIFIERS,
-    STANDARD,
-    Label,
-    modifier_of_code,
-    projection_of_code,
-    read_label,
-)
+from mammoclip_sdk.view_codes import IMPLANT_DISPLACED, REFUSED_MODIFIERS, SPECIMEN, STANDARD
+from mammoclip_sdk.view_tags import ViewTags, read_view_tags, refusal
 
 _OTHER_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.1.2.1": (
@@ -30,18 +34,38 @@ _OTHER_CLASSES = {
         "unsupported_intent",
     ),
     "1.2.840.10008.5.1.4.1.1.13.1.3": ("a tomosynthesis volume", "tomosynthesis"),
-    "1.2.840.10008.5.1.4.1.1.13.1.4": ("tomosynthesis projections", "tomosynthesis"),
-    "1.2.840.10008.5.1.4.1.1.13.1.5": ("tomosynthesis projections", "tomosynthesis"),
+    "1.2.840.10008.5.1.4.1.1.13.1.4": ("tomosynthesis projections", "tomosynthesis_projections"),
+    "1.2.840.10008.5.1.4.1.1.13.1.5": ("tomosynthesis projections", "tomosynthesis_projections"),
     "1.2.840.10008.5.1.4.1.1.7": ("a Secondary Capture", "secondary_capture"),
+    **{
+        f"1.2.840.10008.5.1.4.1.1.7.{kind}": ("a Secondary Capture", "secondary_capture")
+        for kind in range(1, 5)
+    },
     "1.2.840.10008.5.1.4.1.1.1": ("a Computed Radiography image", "unsupported_sop_class"),
     "1.2.840.10008.5.1.4.1.1.1.1": ("a Digital X-Ray image", "unsupported_sop_class"),
+    "1.2.840.10008.5.1.4.1.1.2": ("a CT image", "unsupported_sop_class"),
 }
-_SYNTHETIC = re.compile(r"C-?VIEW|S-?VIEW|INTELLIGENT ?2D|V-?PREVIEW|TOMO_2D|GENERATED_2D")
+_OTHER_PURPOSES = (
+    (re.compile(r"SPECIMEN"), "an image of a specimen", "specimen"),
+    (
+        re.compile(r"STEREO|NEEDLE|WIRE ?LOC|(?<!POST )(?<!POST-)BIOPSY"),
+        "an image taken for a biopsy",
+        "biopsy",
+    ),
+    (
+        re.compile(r"PHANTOM|\bQC\b|QUALITY CONTROL|FLAT ?FIELD"),
+        "a quality control image",
+        "quality_control",
+    ),
+)
+"""By words in Image Type and in the texts about the image."""
+_TEXTS = (
+    "ViewPosition",
+    "AcquisitionDeviceProcessingDescription",
+    "SeriesDescription",
+    "PaddleDescription",
+)
 _MAGNIFIED = 1.2  # a contact view is magnified at most 1.1 times, a magnification view 1.5 or more
-_ALWAYS_LOSSY = frozenset({gate.JPEG_BASELINE, gate.JPEG_EXTENDED})
-_PERHAPS_LOSSY = frozenset({gate.JPEG_LS_NEAR, gate.JPEG_2000})
-_SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
-_DESCRIPTIONS = ("AcquisitionDeviceProcessingDescription", "SeriesDescription")
 _PHOTOMETRIC = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}
 """By Presentation LUT Shape."""
 
@@ -53,15 +77,20 @@ class Mammogram:
     side: str | None
     projection: str | None
     """``L`` or ``R``, ``CC`` or ``MLO``; None where no tag and no text says it."""
+    by_text: bool
+    """Whether a free text alone says one of them."""
     sop_instance_uid: str
     patient: str
+    birth_date: str
     study: str
     """Compared between images, never shown."""
-    demoted: tuple[str, ...]
-    """Why a plainer image of the same view would be preferred."""
+    acquisition: Acquisition
     lossy: bool
     acquired: str
     """``YYYYMMDDHHMMSS.ffffff`` as far as known, so that later is greater."""
+    acquisition_day: date | None
+    area: int
+    """Rows times columns."""
     instance_number: int
     notes: tuple[str, ...]
 
@@ -70,15 +99,22 @@ class Mammogram:
         """The view, when both its side and its projection are known."""
         return View(self.side + self.projection) if self.side and self.projection else None
 
+    @property
+    def demoting(self) -> tuple[str, ...]:
+        """Modifiers for which a plainer image of the same view would be preferred."""
+        others = (PARTIAL, IMPLANT_DISPLACED)  # preferences of their own
+        return tuple(word for word in self.acquisition.modifiers if word not in others)
 
-def read_mammogram(dataset: Dataset, *, name: str) -> Mammogram:
+
+def read_mammogram(dataset: Dataset, *, name: str, acceptance: Acceptance = PLAIN) -> Mammogram:
     """Judge one header.
 
     Raises
     ------
     UnsupportedImageError
         Not a single-frame, one-sample For Presentation mammogram of one breast in a CC or MLO
-        view, or its tags contradict each other about side or view. ``code`` says which.
+        view, of a kind that is not accepted, or its tags contradict each other about side or
+        view. ``code`` says which.
     DicomReadError
         A value does not parse, is not the only one where there may be one, or an instance or
         study without identity: two files could be exchanged, or two women's views be mixed.
@@ -88,38 +124,56 @@ def read_mammogram(dataset: Dataset, *, name: str) -> Mammogram:
         header = Header(dataset, name=name)
         _require_presentation(header)
         _require_one_plain_image(header)
-        side, side_notes = _side(header)
-        projection, view_notes = _projection(header)
-        modifiers = _modifiers(header)
-        _require_screening_view(header, projection, modifiers)
-        partial = ["partial view"] if header.one("PartialView") not in ("", "NO") else []
-        demoted = (*sorted(modifiers), *partial)
-        lossy = _is_lossy(header, syntax)
-        notes = [*side_notes, *view_notes, *_polarity(header)]
-        notes += [f"not a plain view ({', '.join(demoted)})"] if demoted else []
+        _require_no_other_purpose(header)
+        tags = read_view_tags(header)
+        _require_screening_view(header, tags)
+        lossy = is_lossy(header, syntax)
+        acquisition = read_acquisition(header, tags.modifiers, lossy=lossy)
+        require_accepted(acquisition, acceptance, name=name)
+        notes = [*tags.notes, *_polarity(header), *_weaknesses(acquisition)]
         notes += ["lossy compressed"] if lossy else []
         return Mammogram(
-            side=side,
-            projection=projection,
+            side=tags.side,
+            projection=tags.projection,
+            by_text=tags.by_text,
             sop_instance_uid=header.required("SOPInstanceUID"),
             patient=header.text("PatientID"),
+            birth_date=header.one("PatientBirthDate").replace(".", ""),
             study=header.required("StudyInstanceUID"),
-            demoted=demoted,
+            acquisition=acquisition,
             lossy=lossy,
-            acquired=_acquired(header),
+            acquired=acquired(header),
+            acquisition_day=acquisition_day(header),
+            area=int(header.number("Rows", 0) * header.number("Columns", 0)),
             instance_number=int(header.number("InstanceNumber", 0)),
             notes=tuple(f"{name}: {note}" for note in notes),
         )
 
 
-def _refusal(header: Header, found: str, code: str, remedy: str = "") -> UnsupportedImageError:
-    return UnsupportedImageError(
-        header.name,
-        found=found,
-        expected="a standard CC or MLO view of one breast, Digital Mammography For Presentation",
-        remedy=remedy or "Leave this image out, and hand over the standard view.",
-        code=code,
-    )
+def require_view(mammogram: Mammogram, *, name: str) -> None:
+    """Refuse an image that does not say which view it is; only a caller can, by a mapping.
+
+    Raises
+    ------
+    UnsupportedImageError
+    """
+    if mammogram.view is None:
+        raise UnsupportedImageError(
+            name,
+            found="no tag or text that names both a side and a known view",
+            expected="Image Laterality (0020,0062) and View Code Sequence (0054,0220)",
+            remedy='Say which view it is: {"LCC": ..., "RCC": ..., "LMLO": ..., "RMLO": ...}.',
+            code="unknown_view",
+        )
+
+
+def study_of(dataset: Dataset, *, name: str) -> str | None:
+    """Return the Study Instance UID of any object, or None where it has no readable one."""
+    try:
+        with shielded(name):
+            return Header(dataset, name=name).one("StudyInstanceUID") or None
+    except DicomReadError:
+        return None
 
 
 def _require_presentation(header: Header) -> None:
@@ -129,11 +183,11 @@ def _require_presentation(header: Header) -> None:
             sop_class,
             ("another kind of object (SOP Class UID (0008,0016))", "unsupported_sop_class"),
         )
-        raise _refusal(header, found, code)
+        raise refusal(header, found, code)
     if header.one("Modality") != "MG":
-        raise _refusal(header, "a Modality (0008,0060) other than MG", "unsupported_modality")
+        raise refusal(header, "a Modality (0008,0060) other than MG", "unsupported_modality")
     if header.one("PresentationIntentType") == "FOR PROCESSING":
-        raise _refusal(
+        raise refusal(
             header,
             "Presentation Intent Type (0008,0068) FOR PROCESSING (raw detector data)",
             "unsupported_intent",
@@ -143,133 +197,45 @@ def _require_presentation(header: Header) -> None:
 
 def _require_one_plain_image(header: Header) -> None:
     if header.number("NumberOfFrames", 1) != 1:
-        raise _refusal(header, "Number of Frames (0028,0008) other than 1", "multi_frame")
+        raise refusal(header, "Number of Frames (0028,0008) other than 1", "multi_frame")
     if header.number("SamplesPerPixel", 0) != 1:
-        raise _refusal(header, "Samples per Pixel (0028,0002) other than 1", "not_greyscale")
-    if header.one("QualityControlImage") == "YES":
-        raise _refusal(header, "a quality control image (0028,0300)", "quality_control")
-    kinds = [part.upper() for part in header.many("ImageType")]
+        raise refusal(header, "Samples per Pixel (0028,0002) other than 1", "not_greyscale")
     # Some devices send a volume as single frames that look like 2D images.
     volume = "VOLUME" in header.many("VolumetricProperties") or header.many("ConcatenationUID")
-    if volume or {"TOMO", "TOMOSYNTHESIS"} & set(kinds):
-        raise _refusal(header, "a slice of a tomosynthesis volume", "tomosynthesis")
-    description = header.text("SeriesDescription").upper()
-    if any(_SYNTHETIC.search(text) for text in (*kinds, description)):
-        raise _refusal(header, "a 2D image synthesised from tomosynthesis", "synthetic_2d")
-    if not header.number("EstimatedRadiographicMagnificationFactor", 1) <= _MAGNIFIED:
-        raise _refusal(header, "a magnification view (0018,1114)", "magnification")
-    if header.one("BreastImplantPresent") not in ("", "NO"):
-        raise _refusal(
-            header,
-            "Breast Implant Present (0028,1300) other than NO",
-            "implant",
-            "Breasts with implants are not scored; no bundle says that it was trained on them.",
-        )
+    kinds = {kind.upper() for kind in header.many("ImageType")}
+    if volume or ({"TOMO", "TOMOSYNTHESIS"} & kinds and not is_synthetic(header)):
+        raise refusal(header, "a slice of a tomosynthesis volume", "tomosynthesis_slice")
 
 
-def _side(header: Header) -> tuple[str | None, list[str]]:
-    """Laterality by its three tags, which View Position may not contradict; then by text."""
-    tagged = {
-        described(keyword): {_laterality(header, keyword, value) for value in values if value}
-        for keyword, values in (
-            ("ImageLaterality", [header.one("ImageLaterality")]),
-            ("FrameLaterality", _frame_lateralities(header)),
-            ("Laterality", [header.one("Laterality")]),
-        )
-    }
-    (position_tag, position), *descriptions = _labels(header).items()
-    texts = {tag: {label.side} for tag, label in descriptions if label.side}
-    tags = {**tagged, position_tag: set(position.sides)}
-    witnesses = {
-        tag: said for tag, said in (tags if any(tagged.values()) else tags | texts).items() if said
-    }
-    sides = {side for said in witnesses.values() for side in said}
-    if len(sides) > 1:
-        raise _refusal(
-            header,
-            f"{' and '.join(witnesses)} in contradiction about the side",
-            "laterality_contradiction",
-            "Have the side corrected at the source; this software does not guess it.",
-        )
-    return next(iter(sides), None), [
-        f"{tag} names the other side" for tag, named in texts.items() if named != sides
-    ]
+def _require_no_other_purpose(header: Header) -> None:
+    if header.one("QualityControlImage") not in ("", "NO"):
+        raise refusal(header, "a quality control image (0028,0300)", "quality_control")
+    if header.items("SpecimenDescriptionSequence"):
+        raise refusal(header, "an image of a specimen (0040,0560)", "specimen")
+    texts = [*header.many("ImageType"), *(header.text(keyword) for keyword in _TEXTS)]
+    for words, found, code in _OTHER_PURPOSES:
+        if any(words.search(text.upper()) for text in texts):
+            raise refusal(header, found, code)
 
 
-def _laterality(header: Header, keyword: str, value: str) -> str:
-    if value.upper() in ("B", "BILATERAL"):
-        raise _refusal(header, "an image of both breasts", "both_breasts")
-    side = _SIDES.get(value.upper())
-    if side is None:
-        raise _refusal(
-            header,
-            f"{described(keyword)} that is neither L nor R",
-            "unsupported_laterality",
-            "Have the side corrected at the source; text does not overrule a tag.",
-        )
-    return side
+def _require_screening_view(header: Header, tags: ViewTags) -> None:
+    if tags.projection == SPECIMEN:
+        raise refusal(header, "an image of a specimen", "specimen")
+    if tags.projection and tags.projection not in STANDARD:
+        raise refusal(header, f"a view of another kind ({tags.projection})", "unsupported_view")
+    for modifier in sorted(tags.modifiers & REFUSED_MODIFIERS.keys()):
+        raise refusal(header, f"a {modifier} view", modifier.replace(" ", "_"))
+    if not 0 < header.number("EstimatedRadiographicMagnificationFactor", 1) <= _MAGNIFIED:
+        raise refusal(header, "a magnification view (0018,1114)", "magnification")
 
 
-def _frame_lateralities(header: Header) -> list[str]:
-    return [
-        anatomy.one("FrameLaterality")
-        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for group in header.items(groups)
-        for anatomy in group.items("FrameAnatomySequence")
-    ]
-
-
-def _projection(header: Header) -> tuple[str | None, list[str]]:
-    """View by View Code Sequence and View Position; by text where both are silent."""
-    coded = {projection_of_code(*code) for code in header.codes("ViewCodeSequence")}
-    (position_tag, position), *descriptions = _labels(header).items()
-    texts = {tag: label.projection for tag, label in descriptions if label.projection}
-    notes = ["View Code Sequence (0054,0220) holds an unknown code"] if None in coded else []
-    if position.unread and not position.projections:
-        notes.append(f"{position_tag} names no known view")
-    known = (coded - {None}) | position.projections
-    witnesses = ["View Code Sequence (0054,0220)", position_tag]
-    if not known and not notes:
-        # A view that a tag names and this software does not know is no other view by text.
-        known, witnesses = set(texts.values()), list(texts)
-    if len(known) > 1:
-        raise _refusal(
-            header,
-            f"{' and '.join(witnesses)} in contradiction about the view",
-            "view_contradiction",
-            "Have the view corrected at the source; this software does not guess it.",
-        )
-    projection = next(iter(known), None)
-    return projection, notes + [
-        f"{tag} names another view" for tag, named in texts.items() if named != projection
-    ]
-
-
-def _modifiers(header: Header) -> set[str]:
-    """Return what makes the view another one, or a weaker one, by code and by text."""
-    modifiers = {
-        modifier_of_code(*code) or "unknown view modifier"
-        for holder in (header, *header.items("ViewCodeSequence"))
-        for code in holder.codes("ViewModifierCodeSequence")
-    }
-    for label in _labels(header).values():
-        modifiers |= label.modifiers
-    paddle = read_label(f"CC {header.text('PaddleDescription')}")
-    return modifiers | (paddle.modifiers & {"spot compression"})
-
-
-def _require_screening_view(header: Header, projection: str | None, modifiers: set[str]) -> None:
-    if projection and projection not in STANDARD:
-        raise _refusal(header, f"a view of another kind ({projection})", "unsupported_view")
-    for modifier in sorted(modifiers & REFUSED_MODIFIERS.keys()):
-        raise _refusal(header, f"a {modifier} view", modifier.replace(" ", "_"))
-
-
-def _labels(header: Header) -> dict[str, Label]:
-    """What each text says, the more trustworthy first; Fuji writes the view into the second."""
-    texts = {"ViewPosition": header.one("ViewPosition")}
-    texts |= {keyword: header.text(keyword) for keyword in _DESCRIPTIONS}
-    return {described(keyword): read_label(text) for keyword, text in texts.items()}
+def _weaknesses(acquisition: Acquisition) -> list[str]:
+    notes = []
+    if acquisition.modifiers:
+        notes.append(f"not a plain view ({', '.join(acquisition.modifiers)})")
+    if acquisition.synthetic_2d:
+        notes.append("synthesised from tomosynthesis")
+    return notes
 
 
 def _polarity(header: Header) -> list[str]:
@@ -280,18 +246,3 @@ def _polarity(header: Header) -> list[str]:
         return []
     ignored, followed = described("PresentationLUTShape"), described("PhotometricInterpretation")
     return [f"{ignored} contradicts {followed}, which is followed"]
-
-
-def _is_lossy(header: Header, syntax: str) -> bool:
-    flag = header.one("LossyImageCompression")
-    return flag == "01" or syntax in _ALWAYS_LOSSY or (not flag and syntax in _PERHAPS_LOSSY)
-
-
-def _acquired(header: Header) -> str:
-    """Return when it was acquired as far as its day is known; a time alone says nothing."""
-    moments = [header.one("AcquisitionDateTime")]
-    for kind in ("Acquisition", "Content"):
-        # ACR-NEMA wrote periods into dates and colons into times, PS3.5 section 6.2.
-        date, time = header.one(f"{kind}Date"), header.one(f"{kind}Time")
-        moments.append(date.replace(".", "") + time.replace(":", "") if date else "")
-    return next((moment for moment in moments if re.match(r"\d{8}", moment)), "")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle import Manifest
-from mammoclip_sdk.exam import Alternative, View, ViewGeometry
+from mammoclip_sdk.exam import Alternative, Device, View, ViewGeometry
 from mammoclip_sdk.golden import GoldenResult
 from mammoclip_sdk.quality import Reason
 from mammoclip_sdk.scoring import FindingScore
@@ -33,6 +33,10 @@ class ViewRecord:
     geometry: ViewGeometry
     alternatives: tuple[Alternative, ...]
     """Other images that could have filled the view, and why they were not taken."""
+    device: Device | None
+    """What took the image; None for pixels handed over as an array."""
+    reduction_levels: int
+    """Finest resolution levels of a JPEG 2000 image that were not decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)

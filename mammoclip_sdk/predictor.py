@@ -21,12 +21,16 @@ from typing import Literal, Self, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mammoclip_sdk import pixels
 from mammoclip_sdk.bundle import Bundle, read_bundle
-from mammoclip_sdk.errors import DeviceError, MammoClipError
+from mammoclip_sdk.errors import DeviceError, InferenceError, MammoClipError
 from mammoclip_sdk.golden import require_golden
+from mammoclip_sdk.isolation import IsolatedDecoder
 from mammoclip_sdk.prediction import Examination, Prediction, Provenance, Timing
 from mammoclip_sdk.preparation import PreparedExam, prepare, timed
-from mammoclip_sdk.scoring import score
+from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.reasons import OUTPUT
+from mammoclip_sdk.scoring import FindingScore, score
 from mammoclip_sdk.sessions import CheckedSession, Session, open_session
 from mammoclip_sdk.views import ViewSource
 
@@ -50,6 +54,9 @@ class Predictor:
         Most threads that one CPU run may use; None leaves it to the runtime.
     session
         Runs the graph, such as a runtime of the caller's; it sets its own device and threads.
+    isolate
+        Decode pixels in child processes with limits of their own, for images from sources that are
+        not trusted: what crashes or hangs a decoder costs that exam an error.
 
     Raises
     ------
@@ -67,6 +74,7 @@ class Predictor:
         *,
         threads: int | None = None,
         session: Session | None = None,
+        isolate: bool = False,
     ) -> None:
         if session is not None:
             _check_agreement(session, device, threads)
@@ -93,6 +101,7 @@ class Predictor:
             sdk_version=importlib.metadata.version("mammoclip-sdk"),
             golden=require_golden(self.bundle, self._session),
         )
+        self._decoder = IsolatedDecoder() if isolate else None
 
     def predict(self, views: ViewSource, *, strict: bool = False) -> Prediction:
         """Score one exam.
@@ -100,26 +109,32 @@ class Predictor:
         Parameters
         ----------
         views
-            A folder, a list of paths, a list of `pydicom.Dataset`, or a mapping from view name
-            to path, Dataset or 2-D array.
+            A folder, a list of paths, a list of `pydicom.Dataset`, a mapping from view name to
+            path, Dataset or 2-D array, or an `Exam` of `archive.scan`.
         strict
             Raise where several images claim one view, instead of choosing.
+
+        Returns
+        -------
+        Prediction
+            ``abstained``, and without a number, where a reason blocks the exam or the model's
+            output for it is unusable.
 
         Raises
         ------
         InputError
-            The views cannot be read, or do not make up one exam.
+            The views cannot be read, or do not make up one exam of a kind that the bundle was
+            validated on. ``reason`` says why, where it is one of `reasons.CODES`.
         InferenceError
             The runtime failed.
         """
-        prepared = prepare(views, self.bundle.manifest.preprocessing, strict=strict)
+        prepared = self._prepare(views, strict=strict)
         (prediction,) = self._answer([prepared])
         return prediction
 
     def examine(self, views: ViewSource, *, strict: bool = False) -> Examination:
         """Score one exam as `predict` does, and keep pictures of its views for a report."""
-        preprocessing = self.bundle.manifest.preprocessing
-        prepared = prepare(views, preprocessing, strict=strict, pictures=True)
+        prepared = self._prepare(views, strict=strict, pictures=True)
         (prediction,) = self._answer([prepared])
         return Examination(
             prediction=prediction, pictures=prepared.pictures, manifest=self.bundle.manifest
@@ -175,8 +190,10 @@ class Predictor:
         return self._stream(iter(exams), batch_size, strict=strict, on_error=on_error)
 
     def close(self) -> None:
-        """Free the runtime's memory."""
+        """Free the runtime's memory, and end the child processes that decode."""
         self._session.close()
+        if self._decoder is not None:
+            self._decoder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +206,17 @@ class Predictor:
     ) -> None:
         self.close()
 
+    def _prepare(self, views: ViewSource, *, strict: bool, pictures: bool = False) -> PreparedExam:
+        manifest = self.bundle.manifest
+        return prepare(
+            views,
+            manifest.preprocessing,
+            strict=strict,
+            acceptance=manifest.acceptance,
+            pictures=pictures,
+            decode=pixels.decode if self._decoder is None else self._decoder.decode,
+        )
+
     def _answer(self, batch: list[PreparedExam]) -> list[Prediction]:
         """Run the graph once for all exams that nothing blocks, and score them."""
         timing: dict[str, float] = {}
@@ -198,46 +226,49 @@ class Predictor:
             with timed(timing, "inference"):
                 embeddings = iter(self._session.run(_stacked(scorable)))
         return [
-            self._blocked(prepared)
+            self._prediction(prepared, prepared.reasons, (), prepared.timing)
             if prepared.blocked
             else self._scored(prepared, next(embeddings), timing)
             for prepared in batch
         ]
 
-    def _blocked(self, prepared: PreparedExam) -> Prediction:
-        return Prediction(
-            status="abstained",
-            findings=(),
-            reasons=prepared.reasons,
-            views=prepared.records,
-            notes=prepared.notes,
-            provenance=self.provenance,
-            timing=Timing.of(prepared.timing),
-        )
-
     def _scored(
         self, prepared: PreparedExam, embedding: NDArray[np.float32], timing: Mapping[str, float]
     ) -> Prediction:
         own = {**prepared.timing, **timing}
+        reasons = prepared.reasons
+        findings: tuple[FindingScore, ...] = ()
         with timed(own, "scoring"):
-            findings = score(embedding, self.bundle.manifest.findings)
+            try:
+                findings = score(embedding, self.bundle.manifest.findings)
+            except InferenceError as error:  # of this exam; its neighbours' may be right
+                message = f"The model's output is unusable: {error.found}. {error.remedy}"
+                unusable = Reason(code=OUTPUT, severity="block", view=None, message=message)
+                reasons = (*reasons, unusable)
+        return self._prediction(prepared, reasons, findings, own)
+
+    def _prediction(
+        self,
+        prepared: PreparedExam,
+        reasons: tuple[Reason, ...],
+        findings: tuple[FindingScore, ...],
+        timing: Mapping[str, float],
+    ) -> Prediction:
         return Prediction(
-            status="scored",
+            status="scored" if findings else "abstained",
             findings=findings,
-            reasons=prepared.reasons,
+            reasons=reasons,
             views=prepared.records,
             notes=prepared.notes,
             provenance=self.provenance,
-            timing=Timing.of(own),
+            timing=Timing.of(timing),
         )
 
     def _stream(
         self, exams: Iterator[ViewSource], batch_size: int, *, strict: bool, on_error: str
     ) -> Iterator[_Outcome]:
         workers = min(batch_size, os.cpu_count() or 1)
-        prepare_one = partial(
-            prepare, preprocessing=self.bundle.manifest.preprocessing, strict=strict
-        )
+        prepare_one = partial(self._prepare, strict=strict)
         with ThreadPoolExecutor(workers, thread_name_prefix="mammoclip") as pool:
 
             def submit() -> list[Future[PreparedExam]]:

@@ -16,9 +16,21 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk import pixels, quality, tensor
 from mammoclip_sdk.bundle import Preprocessing
-from mammoclip_sdk.exam import VIEWS, Exam, ModelInput, StoredImage, View
+from mammoclip_sdk.exam import (
+    PLAIN,
+    VIEWS,
+    Acceptance,
+    Alternative,
+    Exam,
+    ModelInput,
+    SourceImage,
+    StoredImage,
+    View,
+    ViewGeometry,
+)
 from mammoclip_sdk.prediction import ViewRecord
 from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.tensor import Decode
 from mammoclip_sdk.views import ViewSource, read_exam
 
 PICTURE_HEIGHT = 720
@@ -45,16 +57,29 @@ class PreparedExam:
 
 
 def prepare(
-    views: ViewSource, preprocessing: Preprocessing, *, strict: bool, pictures: bool = False
+    views: ViewSource,
+    preprocessing: Preprocessing,
+    *,
+    strict: bool,
+    acceptance: Acceptance = PLAIN,
+    pictures: bool = False,
+    decode: Decode = pixels.decode,
 ) -> PreparedExam:
     """Take an exam through the stages.
+
+    The four views are decoded and turned into tensors side by side: ``decode`` in ``timing``
+    lasts until the last of them is decoded, and ``tensor`` from then on.
 
     Parameters
     ----------
     views, strict
         As for `Predictor.predict`.
+    acceptance
+        Which exams the model was validated on.
     pictures
         Draw the views for a report too; not part of ``timing``.
+    decode
+        What decodes, such as that of an ``isolation`` that does so in child processes.
 
     Raises
     ------
@@ -63,13 +88,11 @@ def prepare(
     """
     timing: dict[str, float] = {}
     with timed(timing, "read"):
-        exam = read_exam(views, strict=strict)
-    with timed(timing, "decode"):
-        images = _decode(exam)
-    with timed(timing, "tensor"):
-        model_input = tensor.build(images, preprocessing)
+        exam = read_exam(views, strict=strict, acceptance=acceptance)
+    images, model_input = _build(exam, preprocessing, decode, timing)
     with timed(timing, "quality"):
-        reasons = quality.assess(images, model_input)
+        _hash(images)
+        reasons = quality.assess(exam, images, model_input, acceptance)
     return PreparedExam(
         tensors=model_input.tensors,
         records=_records(exam, images, model_input),
@@ -92,24 +115,51 @@ def timed(timing: dict[str, float], stage: str) -> Iterator[None]:
     timing[stage] = (time.perf_counter() - start) * 1e3
 
 
-def _decode(exam: Exam) -> dict[View, StoredImage]:
+def _build(
+    exam: Exam, preprocessing: Preprocessing, decode: Decode, timing: dict[str, float]
+) -> tuple[dict[View, StoredImage], ModelInput]:
+    decoded = [start := time.perf_counter()]
+
+    def noted(image: SourceImage, *, levels: int) -> StoredImage:
+        stored = decode(image, levels=levels)
+        decoded.append(time.perf_counter())
+        return stored
+
+    images, model_input = tensor.decode_and_build(exam, preprocessing, noted)
+    timing["decode"] = (max(decoded) - start) * 1e3
+    timing["tensor"] = (time.perf_counter() - max(decoded)) * 1e3
+    return images, model_input
+
+
+def _hash(images: Mapping[View, StoredImage]) -> None:
+    """Compute the views' hashes side by side; they are kept, for the reasons and the records."""
     with ThreadPoolExecutor(len(VIEWS)) as pool:
-        decoded = list(pool.map(pixels.decode, (exam.images[view] for view in VIEWS)))
-    return dict(zip(VIEWS, decoded, strict=True))
+        list(pool.map(lambda image: image.sha256, images.values()))
 
 
 def _records(
     exam: Exam, images: Mapping[View, StoredImage], model_input: ModelInput
 ) -> tuple[ViewRecord, ...]:
     return tuple(
-        ViewRecord(
-            view=view,
-            name=images[view].name,
-            sop_instance_uid=exam.images[view].sop_instance_uid,
-            transfer_syntax=images[view].transfer_syntax,
-            pixel_sha256=images[view].sha256,
-            geometry=model_input.geometry[view],
-            alternatives=tuple(other for other in exam.alternatives if other.view is view),
-        )
+        _record(exam.images[view], images[view], model_input.geometry[view], exam.alternatives)
         for view in VIEWS
+    )
+
+
+def _record(
+    source: SourceImage,
+    image: StoredImage,
+    geometry: ViewGeometry,
+    alternatives: tuple[Alternative, ...],
+) -> ViewRecord:
+    return ViewRecord(
+        view=image.view,
+        name=image.name,
+        sop_instance_uid=source.sop_instance_uid,
+        device=None if source.acquisition is None else source.acquisition.device,
+        transfer_syntax=image.transfer_syntax,
+        reduction_levels=0 if image.reduction is None else image.reduction.levels,
+        pixel_sha256=image.sha256,
+        geometry=geometry,
+        alternatives=tuple(other for other in alternatives if other.view is image.view),
     )

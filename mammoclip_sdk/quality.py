@@ -1,17 +1,8 @@
-"""What was decoded and what the model would see -> reasons to be careful, or not to answer.
+"""Four decoded views and what the model would see of them -> reasons to be careful, or to abstain.
 
 This is the one judge of content: a view that can be turned into a tensor is judged here and nowhere
-else. Codes are stable and belong to programs; messages belong to people and may be reworded.
-
-Where the limits come from: 60 phantom exams in the header styles of 13 vendors, and one real exam.
-Every right view of them keeps well clear of every limit, and every wrong one lies well beyond it::
-
-                               phantoms      real exam     wrong, and what was wrong
-    share of the image         0.10 - 0.53   0.42 - 0.63   0.002 a lead marker alone
-                                                           0.996 - 1.00 inverted polarity
-    share of the far edge      0.00          0.00          0.99 - 1.00 inverted polarity
-    spread of displayed values 0.23 - 0.58   0.43 - 0.72   0.06 a window eight times too wide
-    share shown as white       0.00 - 0.014  0.00 - 0.002  1.00 a window of one grey value
+else. Codes are those of `reasons`; they belong to programs, messages belong to people. Every limit
+stands in `limits`, with where it comes from.
 """
 
 from __future__ import annotations
@@ -22,28 +13,36 @@ from typing import Literal
 
 import numpy as np
 
-from mammoclip_sdk.exam import VIEWS, BreastRegion, ModelInput, StoredImage, View
-
-DUPLICATE_VIEW = "G04"
-WRONG_SIDE = "G05"
-NO_CONTENT = "G09"
-NOT_FINITE = "G10"
-
-_MIN_SHARE = 0.02
-"""Of the image: five times below the smallest breast, ten times above a lead marker."""
-_MAX_SHARE = 0.95
-"""Of the image: a half ellipse that touches all four edges fills 0.79 of it."""
-_MAX_FAR_EDGE = 0.5
-"""Of the edge opposite to the chest wall: where a breast reaches it at all, it does so at the
-nipple."""
-_MIN_SPREAD, _LOW_SPREAD = 0.1, 0.15
-"""Of displayed values: the first (no answer below it) is less than half of what the flattest right
-view has, the second (a warning below it) two thirds."""
-_MAX_SATURATED, _HIGH_SATURATED = 0.5, 0.1
-"""Of the tissue: beyond the first (no answer), most of it has no structure. Between the two (a
-warning) lies what a breast implant covers, which is white in a right window."""
+from mammoclip_sdk import limits
+from mammoclip_sdk.appearance import Appearance, appearance, likeness
+from mammoclip_sdk.exam import (
+    VIEWS,
+    Acceptance,
+    Acquisition,
+    BreastRegion,
+    Device,
+    DisplayAttributes,
+    Exam,
+    ModelInput,
+    StoredImage,
+    View,
+)
+from mammoclip_sdk.orientation import read_orientation
+from mammoclip_sdk.reasons import (
+    CONTENT,
+    DEVICE,
+    DUPLICATE_VIEW,
+    GEOMETRY,
+    IMPLANT,
+    MODIFIED_VIEW,
+    WRONG_SIDE,
+)
+from mammoclip_sdk.view_codes import IMPLANT_DISPLACED
 
 _REMEDY = "Check its window and its polarity."
+_SIDES = {"L": "left", "R": "right"}
+
+Severity = Literal["block", "warn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,73 +50,245 @@ class Reason:
     """One thing that is wrong with an exam, and whether it may be scored all the same."""
 
     code: str
-    severity: Literal["block", "warn"]
+    """One of `reasons.CODES`."""
+    severity: Severity
     """``block``: no probability is given. ``warn``: it is given, with this beside it."""
     view: View | None
     """The view it is about; None for the whole exam."""
     message: str
 
 
-def assess(images: Mapping[View, StoredImage], model_input: ModelInput) -> tuple[Reason, ...]:
-    """Return every reason found in the four decoded views and the tensor made from them."""
+def assess(
+    exam: Exam,
+    images: Mapping[View, StoredImage],
+    model_input: ModelInput,
+    acceptance: Acceptance,
+) -> tuple[Reason, ...]:
+    """Return every reason found in an exam's headers, its decoded views and its tensor.
+
+    Parameters
+    ----------
+    exam, images, model_input
+        The exam that was read, its four views decoded, and the tensor made from them.
+    acceptance
+        Which exams the model was validated on.
+    """
     views = model_input.tensors["views"][0, :, 0]  # (4, height, width)
-    reasons = [*_duplicates(images)]
-    for view, pixels in zip(VIEWS, views, strict=True):
-        if not np.isfinite(pixels).all():
+    reasons = [*_device(exam, acceptance)]
+    finite = [bool(np.isfinite(pixels).all()) for pixels in views]
+    reasons += _duplicates(images, model_input if all(finite) else None)
+    for view, pixels, usable in zip(VIEWS, views, finite, strict=True):
+        acquisition = exam.images[view].acquisition
+        reasons += _geometry(view, images[view], acquisition)
+        reasons += _header(view, acquisition) if acquisition else ()
+        reasons += _padding(view, images[view].display)
+        if not usable:
             message = f"{view} has values that are not numbers after windowing."
-            reasons.append(_reason(NOT_FINITE, "block", view, message))
+            reasons.append(_reason(GEOMETRY, "block", view, message))
             continue
-        content = [*_content(view, model_input.breasts[view])]
+        breast = model_input.breasts[view]
+        content = [*_content(view, breast)]
+        if not _blocked(content):
+            content += _shape(view, appearance(pixels), breast, acceptance)
         reasons += content
-        if not any(reason.severity == "block" for reason in content):  # else it has no side
-            reasons += _side(view, mirrored=model_input.geometry[view].mirrored)
+        if not _blocked(content):  # else it has no side
+            orientation = acquisition.patient_orientation if acquisition else ()
+            reasons += _side(view, orientation, model_input.geometry[view].mirrored)
     return tuple(reasons)
 
 
-def _duplicates(images: Mapping[View, StoredImage]) -> Iterator[Reason]:
+def _blocked(content: list[Reason]) -> bool:
+    return any(reason.code == CONTENT and reason.severity == "block" for reason in content)
+
+
+def _device(exam: Exam, acceptance: Acceptance) -> Iterator[Reason]:
+    known = {_plain(device) for device in acceptance.devices}
+    others = {}
+    for view in VIEWS:
+        acquisition = exam.images[view].acquisition
+        device = acquisition.device if acquisition else Device(manufacturer="", model="")
+        if _plain(device) not in known or not any(_plain(device)):
+            others[_plain(device)] = f"{device.manufacturer} {device.model}".strip()
+    if others:
+        named = ", ".join(name or "a device that is not named" for name in others.values())
+        message = f"The model was not validated on images of {named}."
+        yield _reason(DEVICE, "warn", None, message)
+
+
+def _plain(device: Device) -> tuple[str, str]:
+    manufacturer, model = (
+        "".join(name.split()).casefold() for name in (device.manufacturer, device.model)
+    )
+    return manufacturer, model
+
+
+def _duplicates(
+    images: Mapping[View, StoredImage], model_input: ModelInput | None
+) -> Iterator[Reason]:
     first: dict[str, View] = {}
+    same = {}
     for view in VIEWS:
         other = first.setdefault(images[view].sha256, view)
         if other is not view:
-            message = f"{view} has the same pixels as {other}: one image was given twice."
-            yield _reason(DUPLICATE_VIEW, "block", view, message)
+            same[view] = f"{view} has the same pixels as {other}: one image was given twice."
+    if model_input is not None:
+        pairs = likeness(model_input.tensors["views"][0, :, 0], model_input.geometry)
+        for (other, view), alike in pairs.items():
+            if alike > limits.MAX_LIKENESS:
+                message = (
+                    f"{view} and {other} agree in {alike:.0%} of their detail: they look like one "
+                    "image that was encoded, windowed or turned in two ways."
+                )
+                same.setdefault(view, message)
+    for view, message in same.items():
+        yield _reason(DUPLICATE_VIEW, "block", view, message)
+
+
+def _geometry(view: View, image: StoredImage, acquisition: Acquisition | None) -> Iterator[Reason]:
+    """Judge sizes; a spacing that is not given is none that is wrong, and changes no pixel."""
+    rows, columns = image.reduction.source_shape if image.reduction else image.pixels.shape
+    if not limits.ASPECT[0] <= rows / columns <= limits.ASPECT[1]:
+        message = f"{view} has {rows} rows and {columns} columns, as no mammogram has."
+        yield _reason(GEOMETRY, "block", view, message)
+    spacing = acquisition.pixel_spacing if acquisition else None
+    if spacing is None:
+        return
+    least, most = limits.PIXEL_SPACING
+    if not all(least <= length <= most for length in spacing):
+        message = (
+            f"{view} has pixels of {spacing[0]:.3g} x {spacing[1]:.3g} mm; detectors for "
+            f"mammography have {least} to {most} mm."
+        )
+        yield _reason(GEOMETRY, "block", view, message)
+    elif max(spacing) > limits.MAX_STRETCH * min(spacing):
+        message = f"{view} has pixels that are not square: {spacing[0]:.3g} x {spacing[1]:.3g} mm."
+        yield _reason(GEOMETRY, "block", view, message)
+
+
+def _header(view: View, acquisition: Acquisition) -> Iterator[Reason]:
+    modifiers = [word for word in acquisition.modifiers if word != IMPLANT_DISPLACED]
+    if modifiers:
+        message = f"{view} is no plain view of the whole breast: {', '.join(modifiers)}."
+        yield _reason(MODIFIED_VIEW, "warn", view, message)
+    if acquisition.burned_in_annotation:
+        message = (
+            f"{view} has annotations burned into its pixels, as Burned In Annotation (0028,0301) "
+            "says; the model may take them for tissue."
+        )
+        yield _reason(CONTENT, "warn", view, message)
+    ratio = acquisition.lossy_ratio
+    if ratio is not None and not ratio <= limits.MAX_LOSSY_RATIO:
+        message = (
+            f"{view} was compressed {ratio:.3g} to 1 with loss, as Lossy Image Compression Ratio "
+            f"(0028,2112) says; detail may be lost beyond {limits.MAX_LOSSY_RATIO:g} to 1."
+        )
+        yield _reason(CONTENT, "warn", view, message)
+
+
+def _padding(view: View, display: DisplayAttributes) -> Iterator[Reason]:
+    """Warn where air is dark only because it is padding: what is not would be seen inverted."""
+    if display.padding is None:
+        return
+    first = -(2 ** (display.bits_stored - 1)) if display.signed else 0
+    place = (sum(display.padding) / 2 - first) / 2**display.bits_stored
+    if (place > 0.5) != (display.photometric == "MONOCHROME1"):
+        what = (
+            f"{view} has a Pixel Padding Value (0028,0120) among its brightest values, as where "
+            "Photometric Interpretation (0028,0004) is wrong."
+        )
+        yield _reason(CONTENT, "warn", view, f"{what} {_REMEDY}")
 
 
 def _content(view: View, breast: BreastRegion) -> Iterator[Reason]:
-    if breast.share < _MIN_SHARE:
+    if breast.share < limits.MIN_SHARE:
         what = f"{view} shows no breast: what is bright fills {breast.share:.1%} of the image."
-        yield _reason(NO_CONTENT, "block", view, f"{what} {_REMEDY}")
-    elif breast.share > _MAX_SHARE or breast.far_edge > _MAX_FAR_EDGE:
+        yield _reason(CONTENT, "block", view, f"{what} {_REMEDY}")
+    elif breast.share > limits.MAX_SHARE or breast.far_edge > limits.MAX_FAR_EDGE:
         what = (
             f"{view} shows no air: what is bright fills {breast.share:.1%} of the image, and "
             f"{breast.far_edge:.0%} of the edge where air should be, as with inverted polarity."
         )
-        yield _reason(NO_CONTENT, "block", view, f"{what} {_REMEDY}")
-    elif breast.saturated > _HIGH_SATURATED:
+        yield _reason(CONTENT, "block", view, f"{what} {_REMEDY}")
+    elif breast.saturated > limits.MAX_SATURATED:
         what = f"{view} shows {breast.saturated:.0%} of the breast as white, without structure."
-        severity = _severity(breast.saturated > _MAX_SATURATED)
-        yield _reason(NO_CONTENT, severity, view, f"{what} {_REMEDY}")
-    elif breast.spread < _LOW_SPREAD:
+        yield _reason(CONTENT, "block", view, f"{what} {_REMEDY}")
+    elif breast.spread < limits.LOW_SPREAD:
         what = f"{view} is flat: the breast takes {breast.spread:.1%} of the range from black to "
-        severity = _severity(breast.spread < _MIN_SPREAD)
-        yield _reason(NO_CONTENT, severity, view, f"{what}white. {_REMEDY}")
+        severity: Severity = "block" if breast.spread < limits.MIN_SPREAD else "warn"
+        yield _reason(CONTENT, severity, view, f"{what}white. {_REMEDY}")
 
 
-def _side(view: View, *, mirrored: bool) -> Iterator[Reason]:
-    if mirrored != (view.laterality == "R"):
-        side = {"L": "left", "R": "right"}
+def _shape(
+    view: View, seen: Appearance | None, breast: BreastRegion, acceptance: Acceptance
+) -> Iterator[Reason]:
+    if seen is None:
+        yield _reason(CONTENT, "block", view, f"{view} shows nothing. {_REMEDY}")
+    elif seen.grain < limits.MIN_GRAIN:
+        what = f"{view} shows noise: neighbouring pixels agree by {seen.grain:.2f} of 1."
+        yield _reason(CONTENT, "block", view, f"{what} Check how its pixels were stored.")
+    elif seen.pieces > limits.MAX_PIECES:
+        what = f"{view} shows a breast in pieces, {seen.pieces:.1f} in a row, as where upper bits"
+        yield _reason(CONTENT, "block", view, f"{what} were cut off. Check its Bits Stored.")
+    elif seen.contact < limits.MIN_CONTACT or seen.tip > limits.MAX_TIP:
+        what = (
+            f"{view} does not show what is shaped as a breast: {seen.contact:.0%} of it begins at "
+            f"the chest wall, and {seen.tip:.0%} of its height is left at the far end."
+        )
+        yield _reason(CONTENT, "block", view, f"{what} Check that it is a mammogram.")
+    elif seen.bright_body > limits.MAX_BRIGHT_BODY:
+        if not acceptance.implants:
+            message = (
+                f"{view} has a compact bright area of {seen.bright_body:.0%} of the breast, as a "
+                "breast implant makes; the model was not validated on implants."
+            )
+            yield _reason(IMPLANT, "block", view, message)
+    elif breast.saturated > limits.HIGH_SATURATED:
+        what = f"{view} shows {breast.saturated:.0%} of the breast as white, without structure."
+        yield _reason(CONTENT, "warn", view, f"{what} {_REMEDY}")
+
+
+def _side(view: View, orientation: tuple[str, ...], mirrored: bool) -> Iterator[Reason]:
+    """Compare the side with the chest wall's in the pixels, and both with the orientation.
+
+    An image that is stored mirrored has the rows of the other breast and the columns of its own.
+    """
+    side, usual = view.laterality, mirrored == (view.laterality == "R")
+    said = read_orientation(orientation)
+    if said is None:
+        if not usual:
+            yield _reason(WRONG_SIDE, "block", view, _wrong_side(view, mirrored))
+    elif said.wall_right != mirrored:
         message = (
-            f"{view} is named a {side[view.laterality]} breast, but its chest wall lies where a "
-            f"{side['R' if mirrored else 'L']} breast's does. Either the side is wrong, or the "
-            "image is stored mirrored, as Patient Orientation (0020,0020) may say; check which, "
-            "and send it corrected."
+            f"{view} has its chest wall at the {'right' if mirrored else 'left'}, and Patient "
+            "Orientation (0020,0020) says that it is at the other side. One of the two was "
+            "turned; have the image or its header corrected."
         )
         yield _reason(WRONG_SIDE, "block", view, message)
+    elif said.side not in (None, side) or said.upside_down:
+        message = (
+            f"{view} is named a {_SIDES[side]} breast, and Patient Orientation (0020,0020) is that "
+            "of the other breast, or of an image that is upside down; have it corrected."
+        )
+        yield _reason(WRONG_SIDE, "block", view, message)
+    elif not usual:
+        if said.side is None:
+            yield _reason(WRONG_SIDE, "block", view, _wrong_side(view, mirrored))
+        else:
+            message = (
+                f"{view} is stored mirrored, as Patient Orientation (0020,0020) says and its "
+                "chest wall shows."
+            )
+            yield _reason(WRONG_SIDE, "warn", view, message)
 
 
-def _severity(block: bool) -> Literal["block", "warn"]:
-    return "block" if block else "warn"
+def _wrong_side(view: View, mirrored: bool) -> str:
+    return (
+        f"{view} is named a {_SIDES[view.laterality]} breast, but its chest wall lies where a "
+        f"{_SIDES['R' if mirrored else 'L']} breast's does. Either the side is wrong, or the "
+        "image is stored mirrored, and Patient Orientation (0020,0020) does not say so; check "
+        "which, and send it corrected."
+    )
 
 
-def _reason(code: str, severity: Literal["block", "warn"], view: View, message: str) -> Reason:
+def _reason(code: str, severity: Severity, view: View | None, message: str) -> Reason:
     return Reason(code=code, severity=severity, view=view, message=message)

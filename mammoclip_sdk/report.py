@@ -23,6 +23,9 @@ from mammoclip_sdk.bundle import Finding, Measurement, OperatingPoint
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import View, ViewGeometry
 from mammoclip_sdk.prediction import Examination, Prediction, Provenance, ViewRecord
+from mammoclip_sdk.preprocessing import Preprocessing
+from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.reasons import CODES
 from mammoclip_sdk.scoring import FindingScore
 
 _DOCTYPE = "<!DOCTYPE html>"
@@ -114,9 +117,17 @@ def _answer(prediction: Prediction, findings: Iterable[Finding]) -> str:
             "<h1>Not scored</h1><p>This exam was not analysed, and there is no probability. "
             "That is not a negative result.</p>"
         )
-    parts += [f"<p><b>{escape(r.code)}</b> {escape(r.message)}</p>" for r in blocks]
-    parts += [f"<p><b>Caution, {escape(r.code)}</b> {escape(r.message)}</p>" for r in warnings]
+    parts += [_reason("", reason) for reason in blocks]
+    parts += [_reason("Caution, ", reason) for reason in warnings]
     return f'<section class="answer">{"".join(parts)}</section>'
+
+
+def _reason(kind: str, reason: Reason) -> str:
+    row = CODES[reason.code]
+    return (
+        f"<p><b>{kind}{escape(reason.code)} {escape(row.title)}.</b> {escape(reason.message)} "
+        f"{escape(row.action)}</p>"
+    )
 
 
 def _finding(score: FindingScore, finding: Finding) -> str:
@@ -128,7 +139,7 @@ def _finding(score: FindingScore, finding: Finding) -> str:
     return (
         f"<h1>{escape(score.name)}</h1>"
         f'<p class="number">{score.probability:.3f}</p>'
-        f"<p>{kind}, 0 to 1 &middot; logit {score.logit:+.2f}</p>"
+        f"<p>{kind}, 0 to 1 &middot; uncalibrated logit {score.logit:+.2f}</p>"
         f'<div class="scale" aria-hidden="true"><i style="left:{score.probability:.2%}"></i></div>'
         + (f"<ul>{points}</ul>" if points else "<p>This bundle sets no operating point.</p>")
         + f"<p>Compared with the prompts &ldquo;{escape(finding.positive_prompt)}&rdquo; "
@@ -151,8 +162,13 @@ def _pictures(examination: Examination) -> str:
     return (
         f'<section class="views" aria-label="The four views">{figures}</section>'
         '<p class="caption">Right breast at the left, as hung for reading. '
-        "The frame is what the model saw.</p>"
+        f"The frame is what the model saw, {_reduced(examination.manifest.preprocessing)}.</p>"
     )
+
+
+def _reduced(preprocessing: Preprocessing) -> str:
+    size = f"{preprocessing.height} rows and {preprocessing.width} columns"
+    return f"stretched to {size}" if preprocessing.geometry == "stretch" else f"fitted into {size}"
 
 
 def _figure(view: View, picture: NDArray[np.uint8], geometry: ViewGeometry) -> str:
@@ -181,7 +197,7 @@ def _what_was_read(prediction: Prediction) -> str:
     rows = "".join(_record(record) for record in prediction.views)
     notes = "".join(f"<li>{escape(note)}</li>" for note in prediction.notes)
     return (
-        "<h2>What was read</h2><table><thead><tr><th>View</th><th>Image</th><th>Pixels</th>"
+        "<h2>What was read</h2><table><thead><tr><th>View</th><th>Image, device</th><th>Pixels</th>"
         "<th>SHA-256 of the pixels</th><th>Also claimed the view</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>" + (f"<ul>{notes}</ul>" if notes else "")
     )
@@ -192,9 +208,13 @@ def _record(record: ViewRecord) -> str:
         f"{escape(other.name)}: {escape(other.reason)}" for other in record.alternatives
     )
     rows, columns = record.geometry.source_shape
+    device = record.device
+    maker = f"{device.manufacturer} {device.model}".strip() if device else ""
+    levels = record.reduction_levels
+    reduced = f", without its {levels} finest levels" if levels else ""
     return (
-        f"<tr><th>{record.view}</th><td>{escape(record.name)}</td>"
-        f"<td>{rows} &times; {columns}<br>{escape(UID(record.transfer_syntax).name)}</td>"
+        f"<tr><th>{record.view}</th><td>{escape(record.name)}<br>{escape(maker)}</td>"
+        f"<td>{rows} &times; {columns}<br>{escape(UID(record.transfer_syntax).name)}{reduced}</td>"
         f"<td><code>{record.pixel_sha256[:16]}</code></td><td>{others or 'none'}</td></tr>"
     )
 

@@ -6,6 +6,7 @@ calibration stay out of the graph, so that a float16 engine cannot round them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Calibration, Finding
 from mammoclip_sdk.errors import InferenceError
+
+_UNIT_TOLERANCE = 1e-3
+"""Largest accepted distance of an embedding's length from 1; float16 rounding stays below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +48,38 @@ def score(
     Raises
     ------
     InferenceError
-        The embedding is not a finite vector of the prompts' length.
+        The embedding is not a finite vector of length 1 with as many components as the prompts',
+        or a score is not finite or no probability. It is this exam's; another one's may be right.
     """
     return tuple(_score(np.asarray(embedding, dtype=np.float32), finding) for finding in findings)
 
 
+def _fault(embedding: NDArray[np.float32], shape: tuple[int, ...]) -> str | None:
+    if embedding.shape != shape:
+        return f"an image embedding of shape {embedding.shape}"
+    if not np.isfinite(embedding).all():
+        return "an image embedding with NaN or infinity"
+    away = abs(float(np.linalg.norm(embedding)) - 1)
+    if away > _UNIT_TOLERANCE:
+        return f"an image embedding whose length is {away:.3g} away from 1"
+    return None
+
+
 def _score(embedding: NDArray[np.float32], finding: Finding) -> FindingScore:
     prompts = np.array([finding.negative_embedding, finding.positive_embedding], dtype=np.float32)
-    if embedding.shape != prompts.shape[1:] or not np.isfinite(embedding).all():
-        raise InferenceError(
-            f"finding {finding.name!r}",
-            found=f"an image embedding of shape {embedding.shape}",
-            expected=f"{prompts.shape[1:]}, all finite",
-            remedy="Use the text embeddings that were exported with this graph.",
-        )
+    found = _fault(embedding, prompts.shape[1:])
+    if found is not None:
+        raise _unusable(finding, found, f"{prompts.shape[1:]}, all finite, of length 1")
     negative, positive = np.float32(finding.logit_scale) * (prompts @ embedding)
     margin = positive - negative
     probability = _sigmoid(_calibrate(margin, finding.calibration))
+    # NaN is in no range.
+    if not (0 <= probability <= 1 and math.isfinite(negative) and math.isfinite(positive)):
+        raise _unusable(
+            finding,
+            f"a probability of {probability:g} from logits of {negative:g} and {positive:g}",
+            "a probability of 0 to 1 from finite logits",
+        )
     return FindingScore(
         name=finding.name,
         probability=float(probability),
@@ -72,6 +91,16 @@ def _score(embedding: NDArray[np.float32], finding: Finding) -> FindingScore:
             for point in finding.operating_points
             if probability >= np.float32(point.threshold)
         ),
+    )
+
+
+def _unusable(finding: Finding, found: str, expected: str) -> InferenceError:
+    return InferenceError(
+        f"finding {finding.name!r}",
+        found=found,
+        expected=expected,
+        remedy="Do not use this device with this bundle; mammoclip-sdk bundle verify tells more.",
+        code="unusable_output",
     )
 
 

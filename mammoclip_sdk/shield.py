@@ -7,10 +7,51 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from mammoclip_sdk.errors import DicomReadError, MammoClipError
 
 _pydicom_lock = threading.RLock()
+
+
+class AttributeNotListedError(LookupError):
+    """This software asks a header for an attribute that it does not let through; a defect of its.
+
+    Only the code decides whether it is raised, never the file: no input leads to it.
+    """
+
+
+class _Inside(threading.local):
+    """Whether this thread is inside the shield."""
+
+    depth = 0
+
+
+_inside = _Inside()
+
+
+def _from_outside(_record: logging.LogRecord) -> bool:
+    """Hold back what a thread logs while it is inside; a filter runs in the thread that logs."""
+    return not _inside.depth
+
+
+class _Loggers:
+    """The loggers of all of pydicom's modules: a filter does not see what its children log."""
+
+    def __init__(self) -> None:
+        self._of_pydicom: list[logging.Logger] = []
+        self._registered = 0
+
+    def __iter__(self) -> Iterator[logging.Logger]:
+        names = logging.root.manager.loggerDict
+        if len(names) != self._registered:  # looking through all of them takes longer than a header
+            self._registered = len(names)
+            known = [name for name in list(names) if f"{name}.".startswith("pydicom.")]
+            self._of_pydicom = [logging.getLogger(name) for name in known]
+        return iter(self._of_pydicom)
+
+
+_loggers = _Loggers()
 
 
 @contextmanager
@@ -21,35 +62,33 @@ def shielded(name: str, reading: str = "a header") -> Iterator[None]:
     text; warnings and log records of this thread are dropped. Python's warning filters belong to
     the process, so one thread at a time is inside.
     """
-    thread = threading.get_ident()
-
-    def of_another_thread(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
     with _pydicom_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loggers = _pydicom_loggers()
-        for logger in loggers:
-            logger.addFilter(of_another_thread)
+        for logger in _loggers:
+            logger.addFilter(_from_outside)  # stays; a second time changes nothing
+        _inside.depth += 1
         try:
             yield
-        except MammoClipError:
+        except (MammoClipError, AttributeNotListedError):
             raise
         except Exception as exc:
             # pydicom raises what its parsers happen to raise: ValueError, KeyError, struct.error,
             # RecursionError, MemoryError, EOFError, AttributeError, NotImplementedError ...
-            raise DicomReadError(
-                name,
-                found=f"{reading} that does not parse ({type(exc).__name__})",
-                expected="an undamaged DICOM file",
-                remedy="Retrieve or export the image again; the file is damaged or incomplete.",
-            ) from None
+            raise_alone(
+                DicomReadError(
+                    name,
+                    found=f"{reading} that does not parse ({type(exc).__name__})",
+                    expected="an undamaged DICOM file",
+                    remedy="Retrieve or export the image again; the file is damaged or incomplete.",
+                )
+            )
         finally:
-            for logger in loggers:
-                logger.removeFilter(of_another_thread)
+            _inside.depth -= 1
 
 
-def _pydicom_loggers() -> list[logging.Logger]:
-    """Return the loggers of all its modules: a filter does not see what its children log."""
-    named = list(logging.root.manager.loggerDict)
-    return [logging.getLogger(name) for name in named if f"{name}.".startswith("pydicom.")]
+def raise_alone(error: MammoClipError) -> NoReturn:
+    """Raise an error without the one it answers: ``from None`` only hides it from tracebacks."""
+    try:
+        raise error from None
+    finally:
+        error.__context__ = None

@@ -26,16 +26,21 @@ PROJECTIONS: dict[str, tuple[str, str]] = {
     "specimen": ("127457009", "G-8310"),
 }
 _DEPRECATED_PROJECTIONS = {"Y-X1770": "XCCL", "Y-X1771": "XCCM"}
+SPECIMEN = "specimen"
+"""The projection that shows what was taken out of a breast."""
 
 REFUSED_MODIFIERS: dict[str, tuple[str, str]] = {
     # PS3.16 CID 4015: what no longer shows the breast as a screening view does
     "spot compression": ("399055006", "R-102D7"),
     "magnification": ("399163009", "R-102D6"),
-    "implant displaced": ("399209000", "R-102D5"),
     "tangential": ("399110001", "R-102C2"),
 }
-DEMOTING_MODIFIERS: dict[str, tuple[str, str]] = {
-    # PS3.16 CID 4015: usable, but only where nothing plainer is there
+IMPLANT_DISPLACED = "implant displaced"
+"""The modifier that says, too, that there is an implant."""
+OTHER_MODIFIERS: dict[str, tuple[str, str]] = {
+    # PS3.16 CID 4015: usable, but only where nothing plainer is there; displaced implants are an
+    # indication of their own
+    IMPLANT_DISPLACED: ("399209000", "R-102D5"),
     "cleavage": ("399161006", "R-102D2"),
     "axillary tail": ("399011000", "R-102D1"),
     "rolled lateral": ("399197002", "R-102D3"),
@@ -49,7 +54,7 @@ DEMOTING_MODIFIERS: dict[str, tuple[str, str]] = {
 }
 _SUFFIXES = {
     # ACR labels, appended to the view in View Position
-    "ID": "implant displaced",
+    "ID": IMPLANT_DISPLACED,
     "M": "magnification",
     "S": "spot compression",
     "SPT": "spot compression",
@@ -66,8 +71,19 @@ _SUFFIXES = {
     "AC": "anterior compression",
     "IMF": "infra-mammary fold",
 }
-_RETIRED_SCHEMES = frozenset({"SRT", "SNM3", "99SDM"})
+_SPELLED = {
+    # wherever a word begins so, in any text, also of a paddle: "10CM SPOT CONTACT", "1.8MAG"
+    "SPOT": "spot compression",
+    "SPT": "spot compression",
+    "MAG": "magnification",
+    "TANG": "tangential",
+    "EKLUND": IMPLANT_DISPLACED,
+}
+SYNTHETIC_2D = re.compile(r"C-?VIEW|S-?VIEW|INTELLIGENT ?2D|V-?PREVIEW|TOMO_2D|GENERATED_2D")
+"""What vendors call a 2D image synthesised from tomosynthesis, in upper case."""
+_RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 _SIDES = {"L": "L", "LEFT": "L", "LT": "L", "R": "R", "RIGHT": "R", "RT": "R"}
+_SPELLED_WORD = re.compile(rf"(?<![A-Z])(?:{'|'.join(_SPELLED)})")
 _SUFFIX = "|".join(sorted(_SUFFIXES, key=len, reverse=True))
 _LABEL = re.compile(
     r"(?P<side>L|R|LEFT|RIGHT)?"
@@ -100,14 +116,12 @@ class Label:
 
 def projection_of_code(value: str, scheme: str) -> str | None:
     """Return the view a code of CID 4014 stands for, or None for an unknown one."""
-    if scheme in _RETIRED_SCHEMES and value in _DEPRECATED_PROJECTIONS:
-        return _DEPRECATED_PROJECTIONS[value]
-    return _meaning(PROJECTIONS, value, scheme)
+    return _PROJECTION_OF.get((scheme, value))
 
 
 def modifier_of_code(value: str, scheme: str) -> str | None:
     """Return the view modifier a code of CID 4015 stands for, or None for an unknown one."""
-    return _meaning(REFUSED_MODIFIERS | DEMOTING_MODIFIERS, value, scheme)
+    return _MODIFIER_OF.get((scheme, value))
 
 
 def read_label(text: str) -> Label:
@@ -116,7 +130,8 @@ def read_label(text: str) -> Label:
     projections: set[str] = set()
     modifiers: set[str] = set()
     unread: set[str] = set()
-    words = re.findall(r"[A-Z]+", text.upper())
+    text = SYNTHETIC_2D.sub(" ", text.upper())  # the "S" of "S-View" is no suffix
+    words = re.findall(r"[A-Z]+", text)
     for word in words:
         label = _LABEL.fullmatch(word)
         if word in _SIDES:
@@ -127,6 +142,7 @@ def read_label(text: str) -> Label:
             modifiers.update(_suffixes(label["suffixes"]))
         else:
             unread.add(word)
+    modifiers.update(_SPELLED[word] for word in _SPELLED_WORD.findall(text))
     # A bare suffix means something only beside a view: "CC ID", but not the "M" of a name.
     if projections:
         modifiers.update(_SUFFIXES[word] for word in words if word in _SUFFIXES)
@@ -142,10 +158,21 @@ def _suffixes(text: str) -> list[str]:
     return [_SUFFIXES[part] for part in re.findall(_SUFFIX, text)]
 
 
-def _meaning(table: dict[str, tuple[str, str]], value: str, scheme: str) -> str | None:
-    for meaning, (clinical_terms, retired) in table.items():
-        if scheme == "SCT" and value == clinical_terms:
-            return meaning
-        if scheme in _RETIRED_SCHEMES and retired and value == retired:
-            return meaning
-    return None
+def _by_code(table: dict[str, tuple[str, str]]) -> dict[tuple[str, str], str]:
+    clinical_terms = {("SCT", code): meaning for meaning, (code, _) in table.items()}
+    retired = {
+        (scheme, code): meaning
+        for meaning, (_, code) in table.items()
+        for scheme in _RETIRED_SCHEMES
+        if code
+    }
+    return clinical_terms | retired
+
+
+_PROJECTION_OF = _by_code(PROJECTIONS) | {
+    (scheme, code): meaning
+    for code, meaning in _DEPRECATED_PROJECTIONS.items()
+    for scheme in _RETIRED_SCHEMES
+}
+_MODIFIER_OF = _by_code(REFUSED_MODIFIERS | OTHER_MODIFIERS)
+"""By (scheme, code)."""

@@ -16,32 +16,26 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from mammoclip_sdk import gate
-from mammoclip_sdk.errors import (
-    DicomReadError,
-    ExamError,
-    InputError,
-    MissingViewError,
-    PixelError,
-    UnsupportedImageError,
-)
-from mammoclip_sdk.exam import VIEWS, Exam, SourceImage, View
-from mammoclip_sdk.mammogram import read_mammogram
-from mammoclip_sdk.selection import Candidate, choose, require_one_study
+from mammoclip_sdk.acquisition import require_accepted
+from mammoclip_sdk.errors import ExamError, MissingViewError, PixelError
+from mammoclip_sdk.exam import PLAIN, VIEWS, Acceptance, Exam, SourceImage, View
+from mammoclip_sdk.folder import FoundFile, examine, list_files, printable, without_rejected
+from mammoclip_sdk.mammogram import read_mammogram, require_view
+from mammoclip_sdk.selection import Candidate, choose, require_one_exam
 
 PathSource = str | os.PathLike[str]
 ViewSource = (
-    PathSource
+    Exam
+    | PathSource
     | Sequence[PathSource | Dataset]
     | Mapping[str, PathSource | Dataset | NDArray[Any]]
     | Mapping[View, PathSource | Dataset | NDArray[Any]]
 )
 
-_NO_CANDIDATES = frozenset({"no_pixel_data", "not_a_file", "file_too_large"})
-"""Codes of what a folder may hold beside an exam, also where no choice may be made."""
 _LEAST_MAXIMUM = 2**14  # a 16-bit image that stays below this is 12- to 14-bit data, not full range
 
 
-def read_exam(views: ViewSource, *, strict: bool = False) -> Exam:
+def read_exam(views: ViewSource, *, strict: bool = False, acceptance: Acceptance = PLAIN) -> Exam:
     """Find LCC, RCC, LMLO and RMLO by what the headers say; file names mean nothing.
 
     Parameters
@@ -49,12 +43,17 @@ def read_exam(views: ViewSource, *, strict: bool = False) -> Exam:
     views
         A folder (searched with its subfolders), a list of paths or Datasets, or a mapping from
         the view's name to a path, a Dataset or a 2-D uint8/uint16 array. An array is taken as
-        display-ready MONOCHROME2 over the full range of its dtype.
+        display-ready MONOCHROME2 over the full range of its dtype. An `Exam` is returned as it
+        is: the choices in it were made, strictly or not, when it was read.
     strict
         Raise `AmbiguousViewError` where several images claim one view, instead of preferring,
-        in this order: no view modifier, lossless, the latest acquisition, the highest Instance
-        Number, the greatest SOP Instance UID. Raise for a damaged image in a folder, too, instead
-        of leaving it out with a note: it may be the one that is meant.
+        in this order: a view that tags name and not a text alone; no view modifier; a displaced
+        implant; lossless; not synthesised; all four views from one device; the whole breast;
+        more pixels; the latest acquisition; the highest Instance Number; the greatest SOP
+        Instance UID. Raise for a damaged image in a folder, too, instead of leaving it out with a
+        note: it may be the one that is meant.
+    acceptance
+        Which images may be scored beside plain full-field digital mammograms.
 
     Raises
     ------
@@ -63,131 +62,102 @@ def read_exam(views: ViewSource, *, strict: bool = False) -> Exam:
     AmbiguousViewError
         Images that differ share one SOP Instance UID.
     MixedExamError
-        More than one Patient ID or Study Instance UID.
+        More than one Patient ID, Study Instance UID or birth date, or days more than one apart.
     ExamError
         A mapping's key contradicts the header, or the argument is of another kind.
     NotDicomError, DicomReadError, UnsupportedImageError, PixelError
         An image the caller named itself cannot be used.
     """
+    if isinstance(views, Exam):
+        return _accepted(views, acceptance)
     if isinstance(views, Mapping):
-        return _from_mapping(views)
+        return _from_mapping(views, acceptance)
     if isinstance(views, str | os.PathLike):
-        candidates, skipped = _scan_folder(views, strict=strict)
-    elif isinstance(views, Iterable) and not isinstance(views, Dataset | np.ndarray | bytes):
-        named = [_read_image(image, f"views[{place}]") for place, image in enumerate(views)]
-        candidates, skipped = [_with_view(candidate) for candidate in named], []
-    else:
+        listed, unsearched = list_files(views)
+        files = without_rejected(examine(*file, acceptance) for file in listed)
+        return exam_of(unsearched + files, strict=strict)
+    if not isinstance(views, Iterable) or isinstance(views, Dataset | np.ndarray | bytes):
         raise ExamError(
             "views",
             found=f"one {type(views).__name__}",
             expected="a folder, a list of paths or Datasets, or a mapping from view to image",
             remedy="Hand over all four views of one exam together.",
         )
-    return choose(candidates, skipped, strict=strict)
+    candidates = [
+        _read_image(image, f"views[{place}]", acceptance) for place, image in enumerate(views)
+    ]
+    for candidate in candidates:
+        require_view(candidate.mammogram, name=candidate.name)
+    return choose(candidates, [], strict=strict)
 
 
-def _scan_folder(place: PathSource, *, strict: bool) -> tuple[list[Candidate], list[str]]:
-    folder = _folder(place)
-    candidates: list[Candidate] = []
-    skipped: list[str] = []
-
-    def skip(name: str, error: InputError) -> None:
-        if strict and isinstance(error, DicomReadError) and error.code not in _NO_CANDIDATES:
-            raise error
-        skipped.append(f"{name} ({error.code}: {error.found})")
-
-    def skip_folder(error: OSError) -> None:
-        name = _relative(Path(error.filename or folder), folder)
-        skip(name, _unread_folder(name, f"a folder that cannot be read ({type(error).__name__})"))
-
-    paths: list[Path] = []
-    for root, folders, files in os.walk(folder, onerror=skip_folder):
-        paths += [Path(root, file) for file in files]
-        for link in (path for path in sorted(folders) if Path(root, path).is_symlink()):
-            name = _relative(Path(root, link), folder)
-            skip(name, _unread_folder(name, "a link to a folder, which is not followed"))
-    for path in sorted(paths):
-        name = _relative(path, folder)
-        try:
-            candidates.append(_with_view(_read_path(path, name)))
-        except InputError as error:
-            skip(name, error)
-    return candidates, skipped
+def _accepted(exam: Exam, acceptance: Acceptance) -> Exam:
+    """Refuse an exam that was read for a model which accepts more."""
+    for image in exam.images.values():
+        if image.acquisition is not None:
+            require_accepted(image.acquisition, acceptance, name=image.name)
+    return exam
 
 
-def _folder(place: PathSource) -> Path:
-    try:
-        if not os.fspath(place):
-            found = "an empty path"
-        elif Path(place).is_dir():
-            return Path(place)
-        else:
-            found = "a single file" if Path(place).exists() else "nothing at this path"
-    except (OSError, ValueError) as exc:
-        found = f"a path that no folder can have ({type(exc).__name__})"
-    raise ExamError(
-        _printable(Path(place).name) or "views",
-        found=found,
-        expected="a folder with the DICOM files of one exam",
-        remedy="Name the folder, or hand over a list of four files.",
-        code="not_a_folder",
-    )
+def exam_of(files: Iterable[FoundFile], *, strict: bool) -> Exam:
+    """Make an exam of what was found in a folder.
+
+    Raises
+    ------
+    ExamError
+        As `read_exam`.
+    DicomReadError
+        ``strict``, and a damaged file may be the image that is meant.
+    """
+    files = list(files)
+    for file in files:
+        if strict and file.error and file.maybe_meant:
+            raise file.error
+    candidates = [
+        Candidate(name=file.name, mammogram=file.mammogram, source=file.path)
+        for file in files
+        if file.mammogram
+    ]
+    return choose(candidates, [file.note for file in files if file.error], strict=strict)
 
 
-def _unread_folder(name: str, found: str) -> DicomReadError:
-    return DicomReadError(
-        name,
-        found=found,
-        expected="a folder whose files can be read",
-        remedy="Check its permissions, or hand over the four files.",
-        code="folder_unreadable",
-    )
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return _printable(path.relative_to(folder).as_posix())
-
-
-def _printable(name: str) -> str:
-    """Write what a terminal, a page or UTF-8 cannot hold as escapes: file names are any bytes."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in name
-    )
-
-
-def _read_image(image: object, place: str) -> Candidate:
+def _read_image(image: object, place: str, acceptance: Acceptance) -> Candidate:
+    source: Path | Dataset
     if isinstance(image, str | os.PathLike):
-        path = Path(image)
-        return _read_path(path, _printable(path.name) or place)
-    if isinstance(image, Dataset):
-        return Candidate(name=place, mammogram=read_mammogram(image, name=place), source=image)
+        source = Path(image)
+        name = printable(source.name) or place
+        _require_no_folder(source, name)
+        header = gate.read_header_of(source, name=name)
+    elif isinstance(image, Dataset):
+        source = header = image
+        name = place
+    else:
+        raise ExamError(
+            place,
+            found=f"a {type(image).__name__}",
+            expected="a path or a pydicom Dataset",
+            remedy='Hand arrays over in a mapping that names their views: {"LCC": array, ...}.',
+        )
+    mammogram = read_mammogram(header, name=name, acceptance=acceptance)
+    return Candidate(name=name, mammogram=mammogram, source=source)
+
+
+def _require_no_folder(path: Path, name: str) -> None:
+    try:
+        if not path.is_dir():
+            return
+    except OSError:  # a name that is too long; whoever opens it says so
+        return
     raise ExamError(
-        place,
-        found=f"a {type(image).__name__}",
-        expected="a path or a pydicom Dataset",
-        remedy='Hand arrays over in a mapping that names their views: {"LCC": array, ...}.',
+        name,
+        found="a folder where a file is expected",
+        expected="either one folder, or the files of one exam",
+        remedy="Hand the folder over alone, and not in a list; or name the files in it.",
+        code="folder_for_a_file",
     )
 
 
-def _read_path(path: Path, name: str) -> Candidate:
-    header = gate.read_header(gate.read_file(path, name=name), name=name)
-    return Candidate(name=name, mammogram=read_mammogram(header, name=name), source=path)
-
-
-def _with_view(candidate: Candidate) -> Candidate:
-    if candidate.mammogram.view is None:
-        raise UnsupportedImageError(
-            candidate.name,
-            found="no tag or text that names both a side and a known view",
-            expected="Image Laterality (0020,0062) and View Code Sequence (0054,0220)",
-            remedy='Say which view it is: {"LCC": ..., "RCC": ..., "LMLO": ..., "RMLO": ...}.',
-            code="unknown_view",
-        )
-    return candidate
-
-
-def _from_mapping(views: Mapping[Any, object]) -> Exam:
+def _from_mapping(views: Mapping[Any, object], acceptance: Acceptance) -> Exam:
     unknown = sum(key not in set(VIEWS) for key in views)
     if unknown:
         raise ExamError(
@@ -215,11 +185,11 @@ def _from_mapping(views: Mapping[Any, object]) -> Exam:
             name = f"views[{view.value}]"
             images[view] = SourceImage(view=view, name=name, array=_display_ready(image, name))
             continue
-        candidate = _read_image(image, f"views[{view.value}]")
+        candidate = _read_image(image, f"views[{view.value}]", acceptance)
         candidates.append(candidate)
         notes += [*candidate.mammogram.notes, *_agreement(view, candidate)]
         images[view] = candidate.as_view(view)
-    require_one_study(candidates)
+    require_one_exam(candidates)
     _require_distinct(candidates)
     return Exam(images=images, notes=tuple(notes))
 

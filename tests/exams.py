@@ -46,6 +46,10 @@ class Variant:
     """Changes made to the plain header."""
 
 
+_WAVES = {View.LCC: (5, 7), View.RCC: (3.5, 10), View.LMLO: (7, 4.5), View.RMLO: (4.2, 5.6)}
+"""Of each view's texture, pixels; views whose texture is the same are one image shown twice."""
+
+
 def codes(view: View, variant: Variant) -> NDArray[np.uint16]:
     """Stored values as codes of ``bits_stored`` bits: two's complement where signed."""
     largest = 2**variant.bits_stored - 1
@@ -53,7 +57,8 @@ def codes(view: View, variant: Variant) -> NDArray[np.uint16]:
     height, depth = (0.45, 0.7) if view.projection == "CC" else (0.5, 0.8)
     reach = (x / (depth * variant.columns)) ** 2
     reach += ((y / variant.rows - 0.5) / height) ** 2
-    texture = 0.1 * np.sin(x / 5 + VIEWS.index(view)) * np.cos(y / 7)
+    across, down = _WAVES[view]
+    texture = 0.1 * np.sin(x / across) * np.cos(y / down)
     shown = np.where(reach < 1, 0.45 + 0.25 * (1 - reach) + texture, 0.0)
     if view.laterality == "R":
         shown = shown[:, ::-1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,98 @@ from scipy import ndimage
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width)"""
+
+
+def displayed(
+    display, stored: Iterable[int], voi: str, pixels: Iterable[int] = (), percentiles=None
+) -> list[float]:
+    """Return what stored values are shown as, 0 (air) to 1.
+
+    ``display`` has the attributes of `mammoclip_sdk.exam.DisplayAttributes`; ``pixels`` are the
+    image's stored values, for percentiles. Values, not codes: the sign is already in them.
+    """
+    show = voi_transformation(display, voi, pixels, percentiles)
+    shown = []
+    for value in stored:
+        y = 0.0
+        if not is_padding(display, value):
+            y = show(modality_value(display, value))
+            y = 1.0 - y if display.photometric == "MONOCHROME1" else y
+        shown.append(y)
+    return shown
+
+
+def voi_transformation(display, voi: str, pixels, percentiles) -> Callable[[float], float]:
+    """Return what takes a modality value to 0 to 1: the header's choice or a range's."""
+    if voi == "percentile":
+        tissue = [modality_value(display, p) for p in pixels if not is_padding(display, p)]
+        low, high = (lowest_that_reaches(tissue, share) for share in percentiles)
+        return lambda x: between(x, low, high)
+    wants_lut = voi == "header_lut" or not display.windows
+    if voi != "stored" and display.voi_luts and wants_lut:
+        lut = display.voi_luts[0]
+        return lambda x: looked_up(lut, x) / max(int(entry) for entry in lut.data)
+    if voi != "stored" and display.windows:
+        return lambda x: windowed(x, display.windows[0], display.voi_function)
+    whole = [modality_value(display, value) for value in stored_range(display)]
+    low, high = min(whole), max(whole)
+    return lambda x: between(x, low, high)
+
+
+def stored_range(display) -> range:
+    """Return every stored value; Pixel Representation (0028,0103) says whether they have a sign."""
+    values = 2**display.bits_stored
+    return range(-values // 2, values // 2) if display.signed else range(values)
+
+
+def is_padding(display, stored: int) -> bool:
+    """PS3.3 C.7.5.1.1.2: from Pixel Padding Value to Range Limit, both included, in any order."""
+    return display.padding is not None and min(display.padding) <= stored <= max(display.padding)
+
+
+def modality_value(display, stored: int) -> float:
+    """PS3.3 C.11.1: a Modality LUT, or output units = slope * stored value + intercept."""
+    if display.modality_lut is not None:
+        return float(looked_up(display.modality_lut, stored))
+    return display.slope * stored + display.intercept
+
+
+def looked_up(lut, value: float) -> int:
+    """PS3.3 C.11.1.1.1: inputs outside the table map to its first or its last entry."""
+    entry = round(value - lut.first)
+    if entry < 0:
+        return int(lut.data[0])
+    return int(lut.data[entry] if entry < len(lut.data) else lut.data[-1])
+
+
+def windowed(x: float, window, function: str) -> float:
+    """PS3.3 C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2, for an output of 0 to 1."""
+    c, w = window.center, window.width
+    if function == "SIGMOID":
+        exponent = -4 * (x - c) / w
+        return 1 / (1 + math.exp(exponent)) if exponent < 700 else 0.0
+    if function == "LINEAR":
+        if x <= c - 0.5 - (w - 1) / 2:
+            return 0.0
+        if x > c - 0.5 + (w - 1) / 2:
+            return 1.0
+        return (x - (c - 0.5)) / (w - 1) + 0.5
+    if x <= c - w / 2:
+        return 0.0
+    if x > c + w / 2:
+        return 1.0
+    return (x - c) / w + 0.5
+
+
+def between(x: float, low: float, high: float) -> float:
+    """Return where x lies from low to high."""
+    return min(max((x - low) / (high - low), 0.0), 1.0)
+
+
+def lowest_that_reaches(values: list[float], share: float) -> float:
+    """Return the smallest value that at least this percentage of the values do not exceed."""
+    rank = math.ceil(Fraction(share) * len(values) / 100)
+    return sorted(values)[max(rank, 1) - 1]
 
 
 @dataclass(frozen=True)
@@ -57,15 +152,50 @@ def find_breast(shown: NDArray[np.float64], threshold: float) -> Breast:
     )
 
 
-def coverage(
-    start: int, length: int, outputs: int, samples: int, offset: float
+def restored(
+    samples: NDArray[np.float64], reduction: tuple[int, bool, int, int]
 ) -> NDArray[np.float64]:
-    """Return the (outputs, samples) matrix of shares in an area average along one axis."""
-    low = np.arange(samples) + offset
-    high = low + 1.0
-    low[0], high[-1] = -np.inf, np.inf  # the edge is repeated
+    """Return the image a JPEG 2000 decoder would make of a reduced one with all detail at 0.
+
+    ``reduction``: levels that are missing, whether reversible, rows and columns of the image.
+    """
+    levels, reversible, *shape = reduction
+    for axis, pixels in enumerate(shape):
+        sides = [pixels]
+        for _ in range(levels):
+            sides.append((sides[-1] + 1) // 2)
+        for side in reversed(sides[:-1]):
+            samples = np.moveaxis(_finer(np.moveaxis(samples, axis, 0), side, reversible), 0, axis)
+    return samples
+
+
+# ISO 15444-1 Table F.4, and the steps of F.3.8.2: (parity of the samples that change, factor).
+_K = 1.230174104914001
+_STEPS_9_7 = (
+    (0, 0.443506852043971),
+    (1, 0.882911075530934),
+    (0, -0.052980118572961),
+    (1, -1.586134342059924),
+)
+
+
+def _finer(low: NDArray[np.float64], side: int, reversible: bool) -> NDArray[np.float64]:
+    """Interleave one level along the first axis with detail of 0, and undo the lifting steps."""
+    if side == 1:
+        return low
+    fine = np.zeros((side, *low.shape[1:]))
+    fine[::2] = low if reversible else _K * low
+    for parity, factor in ((1, -0.5),) if reversible else _STEPS_9_7:
+        mirrored = np.pad(fine, [(1, 1)] + [(0, 0)] * (fine.ndim - 1), mode="reflect")
+        fine[parity::2] -= factor * (mirrored[:-2] + mirrored[2:])[parity::2]
+    return fine
+
+
+def coverage(start: int, length: int, outputs: int, pixels: int) -> NDArray[np.float64]:
+    """Return the (outputs, pixels) matrix of shares in an area average along one axis."""
+    low = np.arange(pixels)
     edges = start + np.arange(outputs + 1) * length / outputs
-    overlap = np.minimum(high, edges[1:, None]) - np.maximum(low, edges[:-1, None])
+    overlap = np.minimum(low + 1, edges[1:, None]) - np.maximum(low, edges[:-1, None])
     return np.clip(overlap, 0.0, None) * outputs / length
 
 
@@ -76,7 +206,6 @@ def resample(
     placed: Box,
     shape: tuple[int, int],
     mirrored: bool = False,
-    offset: tuple[float, float] = (0.0, 0.0),
     mask: NDArray[np.bool_] | None = None,
     block_side: int = 0,
 ) -> NDArray[np.float64]:
@@ -85,8 +214,8 @@ def resample(
     if mask is not None:
         block = np.ones((block_side, block_side), dtype=bool)
         shown = shown * np.kron(mask, block)[:rows, :columns]
-    down = coverage(crop[0], crop[2], placed[2], rows, offset[0])
-    across = coverage(crop[1], crop[3], placed[3], columns, offset[1])
+    down = coverage(crop[0], crop[2], placed[2], rows)
+    across = coverage(crop[1], crop[3], placed[3], columns)
     view = down @ shown @ across.T
     output = np.zeros(shape)
     top, left, height, width = placed

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 
+import pydicom
 import pytest
 import torch
 import typer
@@ -10,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from mammoclip_sdk.errors import MammoClipError
-from training.cohort import CohortExam, load, read_manifest, split
+from mammoclip_sdk.bundle import read_bundle
+from mammoclip_sdk.errors import MammoClipError, UnsupportedImageError
+from mammoclip_sdk.exam import PLAIN, VIEWS, Acceptance, Device
+from mammoclip_sdk.predictor import DEMO_BUNDLE
+from training.cohort import CohortExam, devices, load, read_manifest, split
 from training.data import phantom_set
-from training.demo_model import DEMO
+from training.demo_model import ACCEPTANCE, DEMO
 from training.fine_tune import main as fine_tune
 from training.model import load_checkpoint
 from training.phantom import PhantomSettings
 from training.phantom_files import write_exams
+from training.vendor_profiles import PROFILES
 
 PREPROCESSING = replace(DEMO.preprocessing, height=64, width=32)
 PHANTOM = PhantomSettings(seed=21, rows=128, columns=104, transfer_syntax="1.2.840.10008.1.2.1")
@@ -46,9 +51,55 @@ def test_a_phantom_manifest_is_a_cohort_and_gives_the_phantoms_tensors(manifest,
     exams = read_manifest(manifest)
     assert len(exams) == 24
     made = phantom_set(PHANTOM, 3, PREPROCESSING, cache=tmp_path / "set", workers=1)
-    read = load(exams[:3], PREPROCESSING, what="exams", workers=1)
+    read = load(exams[:3], PREPROCESSING, what="exams", acceptance=PLAIN, workers=1)
     assert torch.equal(read.views, made.views)
     assert torch.equal(read.malignant, made.malignant)
+
+
+def with_implants(manifest, folder):
+    """Copy the first exam with an implant in each breast; return it as a cohort's exam."""
+    (exam, *_) = read_manifest(manifest)
+    files = {}
+    for view, path in exam.files.items():
+        image = pydicom.dcmread(path)
+        image.BreastImplantPresent = "YES"
+        files[view] = folder / path.name
+        image.save_as(files[view])
+    return replace(exam, files=files)
+
+
+def test_a_cohort_with_implants_is_read_only_where_they_are_accepted(manifest, tmp_path):
+    exam = with_implants(manifest, tmp_path)
+    accepting = Acceptance(implants=True, synthetic_2d=False, devices=())
+    with pytest.raises(UnsupportedImageError) as caught:
+        load((exam,), PREPROCESSING, what="exams", acceptance=PLAIN, workers=1)
+    assert caught.value.code == "implant"
+    with pytest.raises(UnsupportedImageError):
+        devices([exam], PLAIN)
+    read = load((exam,), PREPROCESSING, what="exams", acceptance=accepting, workers=1)
+    assert len(read) == 1
+    assert len(devices([exam], accepting)) == 1
+
+
+def test_the_devices_of_a_cohort_are_what_its_headers_name_once_each(manifest, tmp_path):
+    exams = read_manifest(manifest)
+    found = devices(exams, PLAIN)
+    assert set(found) <= set(ACCEPTANCE.devices)
+    assert len(found) == len(set(found)) > 3
+    assert found == devices(reversed(exams), PLAIN)
+    image = pydicom.dcmread(exams[0].files[VIEWS[0]])
+    image.Manufacturer = image.Manufacturer.upper() + " "
+    image.save_as(tmp_path / "IM1")
+    shouted = replace(exams[0], files={**exams[0].files, VIEWS[0]: tmp_path / "IM1"})
+    assert len(devices([exams[0], shouted], PLAIN)) == 1
+
+
+def test_the_demo_accepts_plain_mammograms_of_every_profile():
+    assert (ACCEPTANCE.implants, ACCEPTANCE.synthetic_2d) == (False, False)
+    assert ACCEPTANCE.devices == tuple(
+        Device(manufacturer=profile.manufacturer, model=profile.model_name) for profile in PROFILES
+    )
+    assert read_bundle(DEMO_BUNDLE).manifest.acceptance == ACCEPTANCE
 
 
 def test_all_problems_of_a_manifest_are_named_together(manifest, tmp_path):
@@ -81,7 +132,7 @@ def test_a_file_of_another_view_than_the_manifest_says_ends_the_run(manifest, tm
 
     exams = read_manifest(rewrite(manifest, tmp_path / "m.csv", swap))
     with pytest.raises(MammoClipError, match="LCC"):
-        load(exams[:1], PREPROCESSING, what="exams", workers=1)
+        load(exams[:1], PREPROCESSING, what="exams", acceptance=PLAIN, workers=1)
 
 
 @given(
@@ -139,7 +190,7 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
     result = command(
         "--manifest", manifest, "--out", out, "--model", "phantom-clip",
         "--pretrained", "random", "--height", 64, "--width", 32,
-        "--epochs", 1, "--batch-size", 4, "--seed", seed,
+        "--epochs", 1, "--batch-size", 4, "--seed", seed, "--accept-implants",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     checkpoint = load_checkpoint(out)
@@ -148,6 +199,12 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
     assert checkpoint.record.measurements[0].data.startswith("test part of manifest.csv")
     assert checkpoint.record.settings["training"]["epochs"] == 1
     assert checkpoint.model.config.image_size == (64, 32)
+    measured = split(
+        read_manifest(manifest), seed=seed, calibration_share=0.15, test_share=0.15
+    ).test
+    assert checkpoint.record.acceptance == Acceptance(
+        implants=True, synthetic_2d=False, devices=devices(measured, PLAIN)
+    )
 
 
 def test_a_split_without_both_classes_is_refused_before_any_image_is_read(manifest, tmp_path):

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import exams
 import numpy as np
+import pydicom
 import pytest
 from conftest import FakeSession, tiny_embedding
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +23,8 @@ from typer.testing import CliRunner, Result
 import mammoclip_sdk
 from mammoclip_sdk import predictor, sessions
 from mammoclip_sdk.__main__ import app
-from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.bundle import read_bundle, write_bundle
+from mammoclip_sdk.exam import VIEWS, Acceptance
 
 COMMAND = [sys.executable, "-m", "mammoclip_sdk"]
 REAL_EXAM = Path(__file__).parents[2] / "shared" / "exams" / "real"
@@ -61,7 +64,7 @@ def test_a_scored_exam_in_words(tiny_bundle: Path, exam: Path) -> None:
     probability = predictor.Predictor(tiny_bundle, "cpu").predict(exam).findings[0].probability
     assert result.stdout.startswith(f"malignancy  {probability:.3f}  (uncalibrated)\n")
     for words in (
-        "reaches always",
+        "reaches always (threshold 0)\n",
         "RMLO  IM4",
         "tiny 1.2.3, onnxruntime",
         "Not for clinical use.",
@@ -89,6 +92,7 @@ def test_an_exam_that_is_not_scored_exits_with_three(tiny_bundle: Path, exam: Pa
     result = run("predict", exam, "--bundle", tiny_bundle)
     assert result.exit_code == 3
     assert result.stdout.startswith("Not scored. This is not a negative result.\n  G04 ")
+    assert "\n  G11 " in result.stdout  # a caution comes behind what blocks
     plain = run("predict", exam, "--bundle", tiny_bundle, "--json")
     assert plain.exit_code == 3
     assert json.loads(plain.stdout)["status"] == "abstained"
@@ -156,8 +160,10 @@ def test_bad_images_are_refused_and_leave_nothing_behind(
     if as_json:
         told = json.loads(result.stdout)["error"]
         assert told["type"] == error
-        assert list(told) == ["type", "code", "subject", "found", "expected", "remedy"]
+        assert list(told) == ["type", "code", "reason", "subject", "found", "expected", "remedy"]
         assert f"{told['found']}; expected {told['expected']}" in result.stderr
+        codes = ", ".join(filter(None, [told["code"], told["reason"]]))
+        assert result.stderr.endswith(f" [{codes}]\n")
     else:
         assert result.stdout == ""
 
@@ -288,8 +294,160 @@ def test_demo_scores_the_example_and_says_where_its_report_is(
     assert json.loads(run("demo", "--json", "--report", tmp_path / "b.html").stdout)["status"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict"],
+        ["predict", "x", "--nonsense"],
+        ["nonsense"],
+        ["bundle", "inspect"],
+        ["bundle", "nonsense"],
+        ["scan"],
+    ],
+)
+def test_a_usage_error_is_json_where_json_was_asked_for(arguments: list[str]) -> None:
+    result = run(*arguments, "--json")
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 2
+    told = json.loads(result.stdout)["error"]
+    assert list(told) == ["type", "code", "reason", "subject", "found", "expected", "remedy"]
+    assert (told["type"], told["code"]) == ("UsageError", "usage")
+    assert told["found"]
+    assert result.stderr == f"UsageError: {told['found']}\n"
+    plain = run(*arguments)
+    assert (plain.exit_code, plain.stdout) == (2, "")
+    assert "Usage: " in plain.stderr
+
+
+def test_asking_for_json_changes_no_exit_code(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert run("bundle", "verify", tiny_bundle, "--json").exit_code == 0
+    assert run("bundle", "verify", tmp_path / "absent", "--json").exit_code == 2
+    assert run("predict", "--json", "--help").exit_code == 0
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """An exam, a study that lacks a view, an exam with a choice in it, and a letter."""
+    for number in (1, 2, 3):
+        folder = tmp_path / "studies" / str(number)
+        for path in exams.write_exam(folder, exams.PLAIN):
+            image = pydicom.dcmread(path)
+            image.StudyInstanceUID = f"{exams.ROOT}.5.{number}"
+            image.SOPInstanceUID += f".{number}"
+            image.save_as(path)
+    (folder / "IM3").unlink()
+    image = pydicom.dcmread(tmp_path / "studies" / "2" / "IM1")
+    image.SOPInstanceUID, image.AcquisitionTime = f"{exams.ROOT}.9", "235959"
+    image.save_as(tmp_path / "studies" / "2" / "IM9")
+    (tmp_path / "studies" / "letter").write_text("not an image")
+    return tmp_path / "studies"
+
+
+def test_scan_lists_what_an_archive_holds(studies: Path) -> None:
+    result = run("scan", studies)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert lines[:4] == [
+        "exam        1",
+        "exam        2",
+        "            LCC not 2/IM1: it was acquired earlier",
+        "incomplete  3",
+    ]
+    assert " ".join(lines[4:-2]).split()[:3] == ["MissingViewError:", "LMLO:", "found"]
+    assert lines[-2:] == [
+        "skipped     1 x not_dicom",
+        "2 exams, 1 incomplete, 1 files skipped",
+    ]
+    assert exams.CANARY not in result.output
+
+
+def test_scan_as_json(studies: Path, tiny_bundle: Path) -> None:
+    found = json.loads(run("scan", studies, "--bundle", tiny_bundle, "--json").stdout)
+    assert [exam["images"]["LCC"] for exam in found["exams"]] == ["1/IM1", "2/IM9"]
+    assert found["exams"][1]["alternatives"] == [
+        {"view": "LCC", "name": "2/IM1", "reason": "it was acquired earlier"}
+    ]
+    [study] = found["incomplete"]
+    assert (study["name"], study["files"]) == ("3", ["3/IM1", "3/IM2", "3/IM4"])
+    assert study["error"]["code"] == "missing_view"
+    assert [(file["name"], file["error"]["code"]) for file in found["skipped"]] == [
+        ("letter", "not_dicom")
+    ]
+    strict = json.loads(run("scan", studies, "--strict", "--json").stdout)
+    assert [study["error"]["code"] for study in strict["incomplete"]] == [
+        "ambiguous_view", "missing_view"
+    ]  # fmt: skip
+    refused(run("scan", studies / "letter"), "ExamError", "a single file", "[not_a_folder")
+
+
+def test_scan_asks_the_bundle_what_is_an_exam(tiny_bundle: Path, tmp_path: Path) -> None:
+    with_implants = exams.Variant(
+        name="implants", header=lambda image, view: setattr(image, "BreastImplantPresent", "YES")
+    )
+    exams.write_exam(tmp_path / "exam", with_implants)
+    bundle = read_bundle(tiny_bundle)
+    accepting = Acceptance(implants=True, synthetic_2d=False, devices=())
+    manifest = replace(bundle.manifest, acceptance=accepting)
+    write_bundle(tmp_path / "accepting", manifest, bundle.files)
+    for path, count in ((tiny_bundle, 0), (tmp_path / "accepting", 1)):
+        result = run("scan", tmp_path / "exam", "--bundle", path, "--json")
+        assert len(json.loads(result.stdout)["exams"]) == count
+
+
+def test_a_bar_is_shown_on_a_terminal_alone(studies: Path) -> None:
+    pty = pytest.importorskip("pty")  # no pseudo-terminals on Windows
+    terminal, other_end = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "scan", str(studies), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=other_end,
+        env={**os.environ, "TERM": "xterm"},
+        check=True,
+    )
+    os.close(other_end)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "Reading headers" in shown
+    assert "13/13" in shown
+    assert len(json.loads(done.stdout)["exams"]) == 2
+
+
+def test_isolation_is_the_predictors(
+    tiny_bundle: Path, exam: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    make = predictor.Predictor.__init__
+
+    def noting(self: predictor.Predictor, *arguments: object, **options: object) -> None:
+        asked.append(options.pop("isolate"))
+        make(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predictor.Predictor, "__init__", noting)
+    for options in ([], ["--isolate"]):
+        assert run("predict", exam, "--bundle", tiny_bundle, *options).exit_code == 0
+    assert asked == [False, True]
+
+
+def test_help_names_the_devices_that_run(tiny_bundle: Path) -> None:
+    words = " ".join(run("predict", "--help").stdout.replace("│", " ").split())
+    assert "auto, cuda or cpu" in words
+    for device in ("tensorrt", "openvino"):
+        assert device in words
+        refused(
+            run("bundle", "verify", tiny_bundle, "--device", device),
+            "RuntimeNotInstalledError",
+            "expected auto, cuda or cpu",
+        )
+
+
 def test_help_names_the_exit_codes_and_version_the_version() -> None:
-    for arguments in (["--help"], ["predict", "--help"]):
+    for arguments in (
+        ["--help"],
+        ["predict", "--help"],
+        ["scan", "--help"],
+        ["bundle", "inspect", "--help"],
+        ["bundle", "verify", "--help"],
+    ):
         words = " ".join(run(*arguments).stdout.split())
         assert "3 read, but not scored (abstained)" in words
     assert run("--version").stdout == f"mammoclip-sdk {mammoclip_sdk.__version__}\n"

@@ -29,6 +29,7 @@ from mammoclip_sdk.bundle import (
     Preprocessing,
     read_bundle,
 )
+from mammoclip_sdk.exam import Acceptance, Device
 from mammoclip_sdk.golden import read_golden, run_golden
 from mammoclip_sdk.sessions import open_session
 from training.adapters import AdapterConfig
@@ -75,11 +76,15 @@ MEASUREMENT = Measurement(
     exams=400,
     data="unseen exams",
 )
+ACCEPTANCE = Acceptance(
+    implants=True, synthetic_2d=False, devices=(Device(manufacturer="ACME", model="Mammo 3"),)
+)
 COMPLETE = {
     "settings": {"epochs": 2},
     "report": {"loss": 0.5},
     "provenance": Provenance(git_commit="0" * 40, seed=3, command="make model"),
     "preprocessing": PREPROCESSING,
+    "acceptance": ACCEPTANCE,
     "findings": FINDINGS,
     "measurements": (MEASUREMENT,),
     "intended_use": "Tests.",
@@ -143,6 +148,7 @@ def test_the_manifest_says_what_the_checkpoint_says(made, checkpoint):
     assert manifest.intended_use == "Tests."
     assert manifest.not_for_clinical_use
     assert manifest.preprocessing == PREPROCESSING
+    assert manifest.acceptance == ACCEPTANCE
     assert manifest.measurements == (MEASUREMENT,)
     assert manifest.views == ("LCC", "RCC", "LMLO", "RMLO")
     assert manifest.source.open_clip_model == "tiny"
@@ -252,7 +258,7 @@ def test_no_bundle_is_written_when_the_graph_computes_something_else(
 ):
     def wrong_fold(model):
         folded = fold(model)
-        folded.blocks[1].mlp[0].c_proj.weight.mul_(damage)
+        folded.blocks[1].mlp.output.layer.weight.mul_(damage)
         return folded
 
     monkeypatch.setattr(build_engine, "fold", wrong_fold)
@@ -303,14 +309,14 @@ def test_a_model_that_answers_nan_itself_is_refused(made, checkpoint):
 
 def test_a_checkpoint_without_what_a_bundle_needs_is_refused(tmp_path):
     folder = write_checkpoint(
-        tmp_path / "checkpoint", preprocessing=None, findings=(), provenance=None
+        tmp_path / "checkpoint", preprocessing=None, acceptance=None, findings=(), provenance=None
     )
     result = CliRunner().invoke(
         app, ["--checkpoint", str(folder), "--out", str(tmp_path / "bundle")]
     )
     assert result.exit_code == 2
     message = " ".join(result.stderr.split())
-    assert "has no provenance, preprocessing, findings" in message
+    assert "has no provenance, preprocessing, acceptance, findings" in message
     assert not (tmp_path / "bundle").exists()
     with pytest.raises(FileNotFoundError, match="is no checkpoint"):
         build_engine.main(ExportConfig(checkpoint=tmp_path, out=tmp_path / "bundle"))

@@ -13,12 +13,17 @@ from pydicom.sr.codedict import codes
 
 from mammoclip_sdk import gate
 from mammoclip_sdk.errors import DicomReadError, UnsupportedImageError
-from mammoclip_sdk.exam import View
+from mammoclip_sdk.exam import PLAIN as PLAIN_ONLY
+from mammoclip_sdk.exam import Acceptance, Acquisition, Device, View
 from mammoclip_sdk.mammogram import Mammogram, read_mammogram
 from mammoclip_sdk.view_codes import modifier_of_code
 
+EVERYTHING = Acceptance(implants=True, synthetic_2d=True, devices=())
 
-def read(syntax: str = gate.EXPLICIT_LITTLE, **values: Any) -> Mammogram:
+
+def read(
+    syntax: str = gate.EXPLICIT_LITTLE, acceptance: Acceptance = PLAIN_ONLY, **values: Any
+) -> Mammogram:
     """Read the header of an LCC with other values; None takes an attribute away."""
     image = exams.dataset(View.LCC, PLAIN)
     image.file_meta.TransferSyntaxUID = syntax
@@ -27,7 +32,7 @@ def read(syntax: str = gate.EXPLICIT_LITTLE, **values: Any) -> Mammogram:
             setattr(image, keyword, value)
             if value is None:
                 delattr(image, keyword)
-    return read_mammogram(image, name="x")
+    return read_mammogram(image, name="x", acceptance=acceptance)
 
 
 def framed(side: str) -> list[Dataset]:
@@ -195,6 +200,144 @@ def test_lossy_is_what_the_flag_or_else_the_transfer_syntax_says(
 )  # fmt: skip
 def test_a_time_without_its_day_is_no_moment(values: dict[str, Any], acquired: str) -> None:
     assert read(**values).acquired == acquired
+
+
+def test_an_acquisition_holds_what_the_header_says() -> None:
+    header = {
+        "Manufacturer": "HOLOGIC, Inc.",
+        "ManufacturerModelName": "Selenia Dimensions",
+        "PatientOrientation": ["A", "R"],
+        "ImagerPixelSpacing": ["0.077", "0.0704"],
+        "EstimatedRadiographicMagnificationFactor": "1.1",
+        "PixelSpacing": ["9", "9"],
+        "ViewModifierCodeSequence": [code("399197002"), code("R-102D5", "SRT")],
+        "PartialView": "YES",
+        "BurnedInAnnotation": "NO",
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": ["2.5", "4"],
+        "SeriesDescription": "L CC S-View",
+    }
+    assert read(acceptance=EVERYTHING, **header).acquisition == Acquisition(
+        device=Device(manufacturer="HOLOGIC, Inc.", model="Selenia Dimensions"),
+        patient_orientation=("A", "R"),
+        pixel_spacing=(pytest.approx(0.07), pytest.approx(0.064)),
+        modifiers=("implant displaced", "rolled lateral", "partial view"),
+        implant=True,
+        synthetic_2d=True,
+        burned_in_annotation=False,
+        lossy_ratio=10,
+    )
+
+
+def test_an_acquisition_says_nothing_where_the_header_says_nothing() -> None:
+    assert read(LossyImageCompression=None).acquisition == Acquisition(
+        device=Device(manufacturer="", model=""),
+        patient_orientation=(),
+        pixel_spacing=None,
+        modifiers=(),
+        implant=False,
+        synthetic_2d=False,
+        burned_in_annotation=None,
+        lossy_ratio=1,
+    )
+    lossy = read(LossyImageCompression="01").acquisition
+    assert lossy.lossy_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("values", "spacing"),
+    [
+        ({"ImagerPixelSpacing": ["0.1", "0.2"]}, (0.1, 0.2)),
+        ({"PixelSpacing": ["0.05", "0.06"]}, (0.05, 0.06)),
+        ({"PixelSpacing": ["0.05", "0.06"],
+          "EstimatedRadiographicMagnificationFactor": "1.1"}, (0.05, 0.06)),
+        ({"EstimatedRadiographicMagnificationFactor": "1.1"}, None),
+    ],
+)  # fmt: skip
+def test_spacing_is_that_at_the_detector_or_calibrated(
+    values: dict[str, Any], spacing: tuple[float, float] | None
+) -> None:
+    assert read(**values).acquisition.pixel_spacing == spacing
+
+
+@pytest.mark.parametrize("value", [["0.1"], ["0.1", "0.1", "0.1"]])
+def test_spacing_has_two_values(value: list[str]) -> None:
+    with pytest.raises(DicomReadError) as caught:
+        read(ImagerPixelSpacing=value)
+    assert caught.value.code == "value_multiplicity"
+    assert "Imager Pixel Spacing (0018,1164)" in caught.value.found
+
+
+@pytest.mark.parametrize(
+    ("values", "accepted", "note"),
+    [
+        ({"BreastImplantPresent": "YES"}, {"implants": True}, ()),
+        ({"ViewPosition": "LCCID"}, {"implants": True},
+         ("x: not a plain view (implant displaced)",)),
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]}, {"synthetic_2d": True},
+         ("x: synthesised from tomosynthesis",)),
+        ({"SeriesDescription": "C-View"}, {"synthetic_2d": True},
+         ("x: synthesised from tomosynthesis",)),
+    ],
+)  # fmt: skip
+def test_what_a_bundle_accepts_is_read_and_nothing_more(
+    values: dict[str, Any], accepted: dict[str, bool], note: tuple[str, ...]
+) -> None:
+    others = {"implants": False, "synthetic_2d": False}
+    mammogram = read(acceptance=Acceptance(devices=(), **(others | accepted)), **values)
+    assert mammogram.view == View.LCC
+    assert mammogram.notes == note
+    for refuse in (PLAIN_ONLY, Acceptance(devices=(), **({key: True for key in others} | {
+        key: False for key in accepted}))):  # fmt: skip
+        with pytest.raises(UnsupportedImageError) as caught:
+            read(acceptance=refuse, **values)
+        assert caught.value.code == {"implants": "implant"}.get(*accepted, "synthetic_2d")
+        assert "acceptance" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"SeriesDescription": "L CC post biopsy"},
+        {"PaddleDescription": "18X24 M"},
+        {"PaddleDescription": "24X29 R"},
+        {"SeriesDescription": "Screening Image L CC"},
+        {"ManufacturerModelName": "FDR-3000AWS", "ImageType": ["ORIGINAL", "PRIMARY", ""]},
+        {"ImageType": ["DERIVED", "PRIMARY", ""]},
+        {"EstimatedRadiographicMagnificationFactor": "1.2"},
+    ],
+)
+def test_words_that_only_look_like_a_reason_are_none(values: dict[str, Any]) -> None:
+    mammogram = read(**values)
+    assert mammogram.view == View.LCC
+    assert mammogram.notes == ()
+
+
+def test_a_medio_lateral_view_is_not_taken_for_an_oblique_one() -> None:
+    for values in (
+        {"ViewCodeSequence": [code("399260004")], "ViewPosition": "ML"},
+        {"ViewCodeSequence": None, "ViewPosition": "ML", "SeriesDescription": "L MLO"},
+    ):
+        with pytest.raises(UnsupportedImageError) as caught:
+            read(**values)
+        assert caught.value.code == "unsupported_view"
+        assert caught.value.found == "a view of another kind (ML)"
+
+
+@pytest.mark.parametrize(
+    ("values", "by_text"),
+    [
+        ({}, False),
+        ({"ImageLaterality": None, "ViewPosition": "L CC"}, False),
+        ({"ImageLaterality": None, "SeriesDescription": "L"}, True),
+        ({"ViewPosition": None, "ViewCodeSequence": None, "PaddleDescription": "CC 18"}, True),
+        ({"ViewPosition": None, "ViewCodeSequence": None,
+          "AcquisitionDeviceProcessingDescription": "TOMO L MAMMOGRAPHY,CC"}, True),
+    ],
+)  # fmt: skip
+def test_text_speaks_where_tags_are_silent(values: dict[str, Any], by_text: bool) -> None:
+    mammogram = read(**values)
+    assert (mammogram.view, mammogram.by_text) == (View.LCC, by_text)
 
 
 def test_every_modifier_of_cid_4015_is_known() -> None:

@@ -626,8 +626,8 @@ def test_a_checkpoint_with_other_keys_or_tensors_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"colour": "red"}))
     with pytest.raises(ValueError, match=r"(?s)colour.*report"):
         load_checkpoint(folder)
-    (folder / "config.json").write_text(json.dumps(config | {"format": 2}))
-    with pytest.raises(ValueError, match="format 2; expected 1"):
+    (folder / "config.json").write_text(json.dumps(config | {"format": 3}))
+    with pytest.raises(ValueError, match="format 3; expected 2"):
         load_checkpoint(folder)
     with pytest.raises(FileNotFoundError, match="is no checkpoint"):
         load_checkpoint(tmp_path)

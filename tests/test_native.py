@@ -64,14 +64,12 @@ def test_resampling_agrees_with_the_specification(image, mirrored, masked, data)
     pixels, table, shown, rng = image
     rows, columns = pixels.shape
     shape = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
-    offset = data.draw(st.floats(-1, 1)), data.draw(st.floats(-1, 1))
     side = data.draw(st.integers(1, 20))
     arguments = {
         "crop": inner(rng, rows, columns),
         "placed": inner(rng, *shape),
         "shape": shape,
         "mirrored": mirrored,
-        "offset": offset,
     }
     if masked:
         arguments["mask"] = rng.random((-(-rows // side), -(-columns // side))) > 0.4
@@ -79,6 +77,61 @@ def test_resampling_agrees_with_the_specification(image, mirrored, masked, data)
     found = _native.resample(pixels, table, **arguments)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, oracle.resample(shown, **arguments), atol=TOLERANCE, rtol=0)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 300),
+    columns=st.integers(1, 300),
+    levels=st.integers(1, 5),
+    reversible=st.booleans(),
+    masked=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_reduced_images_agree_with_the_specification(
+    rows, columns, levels, reversible, masked, seed
+):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 4096, (-(-rows >> levels), -(-columns >> levels))).astype(np.uint16)
+    table = random_table(rng, np.uint16, 12)
+    reduction = (levels, reversible, rows, columns)
+    samples = table[pixels].astype(np.float64)
+    shown = oracle.restored(samples, reduction)
+    assert shown.shape == (rows, columns)
+    assert_same_breast(
+        _native.find_breast(pixels, table, 0.55, reduction=reduction),
+        oracle.find_breast(shown, 0.55),
+    )
+    shape = int(rng.integers(1, 90)), int(rng.integers(1, 90))
+    arguments = {"crop": inner(rng, rows, columns), "placed": inner(rng, *shape), "shape": shape}
+    masking = {}
+    if masked:
+        side = int(rng.integers(1, 40))
+        mask = rng.random((-(-rows // side), -(-columns // side))) > 0.4
+        masking = {"mask": mask, "block_side": side}
+        kept = np.kron(mask, np.ones((side, side)))[:rows, :columns]
+        shown = oracle.restored(samples * kept[:: 2**levels, :: 2**levels], reduction)
+    found = _native.resample(pixels, table, **arguments, **masking, reduction=reduction)
+    np.testing.assert_allclose(found, oracle.resample(shown, **arguments), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("reversible", [True, False])
+def test_what_a_decoder_reduces_is_put_back_where_it_was(levels, reversible):
+    """A parabola has next to no detail, so that a reduced decoder loses nothing of it."""
+    rows, columns = np.mgrid[:320, :512]
+    smooth = (3 * rows + 5 * columns + rows**2 / 8 + columns**2 / 32).astype(np.uint16)
+    encoded = io.BytesIO()
+    Image.fromarray(smooth).save(encoded, "JPEG2000", irreversible=not reversible)
+    with Image.open(encoded) as image:
+        image.reduce = levels
+        reduced = np.ascontiguousarray(image).astype(np.uint16)
+    assert reduced.shape == (320 >> levels, 512 >> levels)
+    table = np.arange(65536, dtype=np.float32)
+    where = {"crop": (37, 50, 250, 400), "placed": (0, 0, 25, 40), "shape": (25, 40)}
+    full = _native.resample(smooth, table, **where)
+    found = _native.resample(reduced, table, **where, reduction=(levels, reversible, 320, 512))
+    np.testing.assert_allclose(found, full, atol=1.5, rtol=0)  # of rounding at every level
 
 
 @settings(deadline=None)
@@ -170,38 +223,6 @@ def test_a_crop_at_an_integer_factor_agrees_with_pillow_box_resize():
     assert not found.any()
 
 
-@pytest.mark.parametrize("reduction", [1, 2, 3])
-def test_the_offset_undoes_the_shift_of_a_reduced_jpeg_2000_grid(reduction):
-    rows, columns = np.mgrid[:256, :512]
-    ramp = (3 * rows + 5 * columns).astype(np.uint16)
-    encoded = io.BytesIO()
-    Image.fromarray(ramp).save(encoded, "JPEG2000", irreversible=False)
-    with Image.open(encoded) as image:
-        image.reduce = reduction
-        reduced = np.array(image).astype(np.uint16)
-    assert reduced.shape == (256 >> reduction, 512 >> reduction)
-    table = np.arange(65536, dtype=np.float32)
-    inside = np.s_[2:-2, 2:-2]  # the wavelet mirrors the image at its border
-    full = _native.resample(
-        ramp, table, crop=(0, 0, 256, 512), placed=(0, 0, 16, 32), shape=(16, 32)
-    )[inside]
-
-    def error(offset: float) -> float:
-        view = _native.resample(
-            reduced,
-            table,
-            crop=(0, 0, *reduced.shape),
-            placed=(0, 0, 16, 32),
-            shape=(16, 32),
-            offset=(offset, offset),
-        )[inside]
-        return float(np.abs(view - full).max())
-
-    grey_levels_a_pixel = 3 + 5
-    assert error(0.0) > grey_levels_a_pixel * (2**reduction - 1) / 2 - 2
-    assert error(0.5 / 2**reduction - 0.5) < 2
-
-
 def test_eight_threads_get_what_one_gets():
     rng = np.random.default_rng(4)
     pixels = rng.integers(0, 4096, (800, 600)).astype(np.uint16)
@@ -266,10 +287,16 @@ def test_arrays_of_the_wrong_kind_are_refused(pixels, table, error, message):
         ({"placed": (0, 8, 8, 1)}, "placed"),
         ({"shape": (2**62, 2**62)}, "output height and width"),
         ({"shape": (0, 8)}, "output height and width"),
-        ({"offset": (float("nan"), 0.0)}, "offsets"),
-        ({"offset": (0.0, 1.5)}, "offsets"),
+        ({"reduction": (1, True, 58, 40)}, "one sample for"),
+        ({"reduction": (1, False, 60, 41)}, "one sample for"),
+        ({"reduction": (0, True, 60, 40)}, "at least one level"),
+        ({"reduction": (-1, True, 15, 10)}, "levels"),
+        ({"reduction": (6, True, 1920, 1280)}, "levels"),
+        ({"reduction": (5, True, 2**62, 640)}, "rows and columns"),
+        ({"reduction": (1, True, -60, -40)}, "rows and columns"),
         ({"mask": np.ones((3, 2), dtype=bool), "block_side": 0}, "mask"),
         ({"mask": np.ones((3, 3), dtype=bool), "block_side": 10}, "mask"),
+        ({"mask": np.ones((1, 1), dtype=bool), "block_side": 2**63 - 1}, "mask"),
     ],
 )
 def test_rectangles_outside_their_image_are_refused(changed, message):
@@ -280,3 +307,40 @@ def test_rectangles_outside_their_image_are_refused(changed, message):
 def test_a_threshold_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="threshold"):
         _native.find_breast(PIXELS, TABLE, float("nan"))
+
+
+def test_a_crop_has_its_margin_as_far_as_the_image_goes():
+    pixels = np.zeros((100, 80), dtype=np.uint8)
+    pixels[10:60, 55:80] = 200
+    breast = _native.find_breast(pixels, np.linspace(0, 1, 256, dtype=np.float32), 0.5)
+    layout = {"shape": (100, 80), "height": 64, "width": 64, "crop_margin": 0.25}
+    # A quarter of 50 is 12.5, rounded to even; above there are 10 rows, to the right none.
+    crop, placed = _native.place(breast, **layout, letterbox=False)
+    assert (crop, placed) == ((0, 43, 72, 37), (0, 0, 64, 64))
+    # 64 / 72 of 37 columns is 32.9.
+    crop, placed = _native.place(breast, **layout, letterbox=True)
+    assert (crop, placed) == ((0, 43, 72, 37), (0, 0, 64, 33))
+    crop, placed = _native.place(breast, **(layout | {"width": 8}), letterbox=True)
+    assert placed == (24, 0, 16, 8)  # 8 / 37 of 72 rows is 15.6
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"shape": (29, 20)}, "breast"),
+        ({"shape": (2**62, 2**62)}, "rows and columns"),
+        ({"height": 0}, "output height and width"),
+        ({"width": 8193}, "output height and width"),
+        ({"crop_margin": float("nan")}, "crop margin"),
+        ({"crop_margin": 1e300}, "crop margin"),
+    ],
+)
+def test_layouts_that_cannot_be_are_refused(changed, message):
+    layout = {"shape": (30, 20), "height": 8, "width": 8, "crop_margin": 0.1, "letterbox": True}
+    breast = _native.find_breast(PIXELS, np.ones(65536, dtype=np.float32), 0.5)
+    assert breast.box == (0, 0, 30, 20)
+    with pytest.raises(ValueError, match=message):
+        _native.place(breast, **(layout | changed))
+    nothing = _native.find_breast(PIXELS, TABLE, 0.5)
+    with pytest.raises(ValueError, match="breast"):
+        _native.place(nothing, **layout)

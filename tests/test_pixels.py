@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import imagecodecs
 import numpy as np
 import pytest
 from exams import PLAIN, VARIANTS, Variant
+from PIL import Image, Jpeg2KImagePlugin
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID
 
+from mammoclip_sdk import frame as frame_module
 from mammoclip_sdk import gate
 from mammoclip_sdk.codestream import read_jpeg, read_jpeg2000
 from mammoclip_sdk.errors import DicomReadError, InputError, MammoClipError, PixelError
@@ -22,6 +27,7 @@ from mammoclip_sdk.exam import SourceImage, View, Window
 from mammoclip_sdk.header import described
 from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.views import read_exam
+from training.encodings import write
 
 Change = Callable[[Dataset], None]
 ROW = {variant.name: variant for variant in VARIANTS}
@@ -42,6 +48,10 @@ def framed(variant: Variant, frame: bytes) -> SourceImage:
     image = exams.dataset(View.LCC, variant)
     image.PixelData = encapsulate([frame])
     return source(image)
+
+
+def frame_of(variant: Variant) -> bytes:
+    return next(generate_frames(exams.dataset(View.LCC, variant).PixelData, number_of_frames=1))
 
 
 def refusal(image: SourceImage) -> str:
@@ -242,12 +252,12 @@ def test_nothing_stands_in_for_an_attribute_that_must_be_there(keyword: str, nam
     assert caught.value.found == f"no value of {name}"
 
 
-def test_damaged_run_lengths_are_no_header() -> None:
-    image = exams.dataset(View.LCC, ROW["rle"])
-    image.PixelData = encapsulate([bytes(200)])
-    with pytest.raises(DicomReadError) as caught:
-        decode(source(image))
-    assert caught.value.found.startswith("pixel data that does not parse")
+def test_damaged_run_lengths_are_an_error() -> None:
+    frame = frame_of(ROW["rle"])
+    second = int.from_bytes(frame[8:12], "little")
+    cut = frame[:8] + (second - 50).to_bytes(4, "little") + frame[12 : second - 50] + frame[second:]
+    for damaged in (bytes(200), frame[:-100], frame + bytes(64), cut, b"\x01" + frame[1:]):
+        assert refusal(framed(ROW["rle"], damaged)) == "decode_failed"
 
 
 def test_a_header_without_display_attributes_has_none() -> None:
@@ -430,4 +440,260 @@ def test_frame_headers_end_where_their_bytes_end() -> None:
     assert (size.rows, size.columns, size.components, size.precision) == (96, 80, 1, 12)
     assert not size.signed
     assert {read_jpeg(jpeg[:length]) for length in range(600)} == {None, header}
-    assert {read_jpeg2000(stream[:length]) for length in range(100)} == {None, size}
+    assert {read_jpeg2000(stream[:length]) for length in range(400)} == {None, size}
+
+
+def coded(pixels: np.ndarray, bits: int, frame: bytes, syntax: str) -> SourceImage:
+    rows, columns = pixels.shape
+    variant = Variant(name="x", rows=rows, columns=columns, bits_stored=bits)
+    image = exams.dataset(View.LCC, variant)
+    image.file_meta.TransferSyntaxUID = syntax
+    image.PixelData = encapsulate([frame])
+    return source(image)
+
+
+def textured(rows: int, columns: int, bits: int) -> np.ndarray:
+    """A smooth image with noise, so that no resolution level is empty."""
+    y, x = np.mgrid[:rows, :columns].astype(float)
+    noise = np.random.default_rng(rows).normal(0, 0.02, x.shape)
+    shown = 0.5 + 0.3 * np.sin(x / 20) * np.cos(y / 13) + noise
+    return np.rint(shown.clip(0, 1) * (2**bits - 1)).astype(np.uint16)
+
+
+def by_pillow(pixels: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG2000", no_jp2=True, **options)
+    return file.getvalue()
+
+
+def reduced_by_pillow(frame: bytes, levels: int, shape: tuple[int, int], bits: int) -> np.ndarray:
+    image = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(frame))
+    image.reduce = levels
+    # Pillow rounds sides to the nearest number, where the standard rounds up.
+    image._size = (shape[1] << levels, shape[0] << levels)
+    return np.asarray(image) >> (16 - bits)
+
+
+REDUCIBLE: dict[str, Callable[[np.ndarray], tuple[int, bytes]]] = {
+    "5-3, 12 bits": lambda pixels: (12, by_imagecodecs(pixels, 12, reversible=True, level=0)),
+    "9-7, 12 bits": lambda pixels: (12, by_imagecodecs(pixels, 12, reversible=False, level=60)),
+    "LRCP": lambda pixels: (16, by_pillow(pixels, progression="LRCP")),
+    "RLCP": lambda pixels: (16, by_pillow(pixels, progression="RLCP")),
+    "RPCL, layers": lambda pixels: (16, by_pillow(pixels, progression="RPCL",
+                                                  quality_layers=[80, 20, 5, 0])),
+    "RPCL, precincts": lambda pixels: (16, by_pillow(pixels, progression="RPCL",
+                                                     precinct_size=(128, 128))),
+    "PCRL": lambda pixels: (16, by_pillow(pixels, progression="PCRL")),
+    "CPRL": lambda pixels: (16, by_pillow(pixels, progression="CPRL")),
+    "HTJ2K": lambda pixels: (16, imagecodecs.htj2k_encode(pixels, reversible=True, resolutions=5)),
+    "HTJ2K 9-7": lambda pixels: (16, imagecodecs.htj2k_encode(pixels, reversible=False,
+                                                              level=2**-12, resolutions=5)),
+}  # fmt: skip
+
+
+def by_imagecodecs(pixels: np.ndarray, bits: int, **options: Any) -> bytes:
+    return imagecodecs.jpeg2k_encode(
+        pixels, codecformat="J2K", bitspersample=bits, resolutions=6, **options
+    )
+
+
+@pytest.mark.parametrize("kind", REDUCIBLE)
+@pytest.mark.parametrize("shape", [(512, 400), (333, 251)])
+def test_a_reduced_image_is_the_one_another_decoder_gives(
+    kind: str, shape: tuple[int, int]
+) -> None:
+    bits = 12 if "12" in kind else 16
+    pixels = textured(*shape, bits)
+    _, frame = REDUCIBLE[kind](pixels)
+    syntax = gate.HTJ2K if "HTJ2K" in kind else gate.JPEG_2000
+    header = read_jpeg2000(bytes(frame))
+    assert header is not None
+    assert header.skippable >= 4
+    for levels in (1, 2, 3, 4, 9):
+        stored = decode(coded(pixels, bits, bytes(frame), syntax), levels=levels)
+        assert stored.reduction is not None
+        done = stored.reduction.levels
+        assert done == min(levels, header.skippable)
+        assert stored.reduction.source_shape == shape
+        assert stored.reduction.reversible == ("9-7" not in kind)
+        reduced = (-(-shape[0] // 2**done), -(-shape[1] // 2**done))
+        assert stored.pixels.shape == reduced
+        expected = reduced_by_pillow(bytes(frame), done, reduced, bits)
+        assert np.array_equal(stored.pixels, expected)
+        assert stored.sha256 == hashlib.sha256(expected.tobytes()).hexdigest()
+
+
+def test_a_reduced_signed_image_keeps_its_sign() -> None:
+    variant = ROW["jpeg-2000-signed"]
+    full = exams.codes(View.LCC, variant).astype(int)
+    stored = decode(source(exams.dataset(View.LCC, variant)), levels=1)
+    unsigned = decode(source(exams.dataset(View.LCC, ROW["jpeg-2000-lossless"])), levels=1)
+    assert stored.reduction == unsigned.reduction
+    assert stored.pixels.max() < 2**12
+    assert np.array_equal(stored.pixels ^ 2**11, unsigned.pixels)
+    assert (full >= 2**11).any()
+
+
+@pytest.mark.parametrize(
+    ("bits", "options"),
+    [
+        (16, {"progression": "LRCP", "quality_layers": [80, 20, 0]}),
+        (16, {"progression": "PCRL", "precinct_size": (64, 64)}),
+        (16, {"progression": "CPRL", "precinct_size": (64, 64)}),
+        (16, {"tile_size": (128, 128)}),
+        (16, {"num_resolutions": 1}),
+        (12, {}),  # 16 bits in the frame: a reduced image overshoots where the full one does not
+    ],
+)
+def test_what_cannot_be_reduced_is_decoded_in_full(bits: int, options: dict[str, Any]) -> None:
+    pixels = textured(300, 280, bits)
+    frame = by_pillow(pixels, **options)
+    stored = decode(coded(pixels, bits, frame, gate.JPEG_2000_LOSSLESS), levels=2)
+    assert stored.reduction is None
+    whole = np.asarray(Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(frame)))
+    assert np.array_equal(stored.pixels, whole)
+
+
+def test_large_tiles_are_reduced_as_far_as_they_divide() -> None:
+    pixels = textured(1100, 2100, 16)
+    for side, most in ((1024, 5), (1028, 2), (1025, 0), (512, 0)):
+        blank = np.zeros_like(pixels)
+        header = read_jpeg2000(by_pillow(blank, tile_size=(side, side), num_resolutions=6))
+        assert header is not None
+        assert header.skippable == most
+    frame = by_pillow(pixels, tile_size=(1028, 1028), num_resolutions=6)
+    stored = decode(coded(pixels, 16, frame, gate.JPEG_2000), levels=3)
+    assert stored.reduction is not None
+    assert stored.reduction.levels == 2
+    assert np.array_equal(stored.pixels, reduced_by_pillow(frame, 2, (275, 525), 16))
+
+
+@pytest.mark.parametrize("name", ["explicit-le", "rle", "jpeg-lossless-sv1", "jpeg-ls"])
+def test_other_encodings_are_decoded_in_full(name: str) -> None:
+    stored = decode(source(exams.dataset(View.LCC, ROW[name])), levels=2)
+    assert stored.reduction is None
+    assert np.array_equal(stored.pixels, exams.codes(View.LCC, ROW[name]))
+
+
+@pytest.mark.parametrize("syntax", sorted(gate.HTJ2K_SYNTAXES))
+@pytest.mark.parametrize("bits", [12, 16])
+def test_high_throughput_jpeg_2000_gives_the_stored_values(syntax: str, bits: int) -> None:
+    pixels = textured(200, 168, bits)
+    options = {"tlm": True, "tilepart": imagecodecs.HTJ2K.TILEPART.RESOLUTIONS}
+    frame = bytes(imagecodecs.htj2k_encode(pixels, reversible=True, resolutions=4, **options))
+    assert np.array_equal(decode(coded(pixels, bits, frame, syntax)).pixels, pixels)
+    assert refusal(coded(pixels, bits, frame, gate.JPEG_2000)) == "codestream_process"
+
+
+def patched(stream: bytes, marker: int, place: int, value: bytes) -> bytes:
+    at = stream.index(bytes([0xFF, marker])) + 4 + place
+    return stream[:at] + value + stream[at + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("marker", "place", "value"),
+    [
+        (0x51, 18, b"\0\0\0\1\0\0\0\1"),  # XTsiz and YTsiz: a tile for every pixel
+        (0x52, 2, b"\xff\xff"),  # as many layers as there can be
+    ],
+)
+def test_a_codestream_of_too_many_parts_reaches_no_decoder(
+    marker: int, place: int, value: bytes
+) -> None:
+    frame = patched(frame_of(ROW["jpeg-2000-lossless"]), marker, place, value)
+    assert refusal(framed(ROW["jpeg-2000-lossless"], frame)) == "codestream_limits"
+
+
+@pytest.mark.parametrize(
+    ("marker", "place", "value"),
+    [
+        (0x52, 5, b"\x21"),  # 33 levels
+        (0x52, 6, b"\x09"),  # code-blocks of 2048
+        (0x52, 2, b"\0\0"),  # no layer
+        (0x51, 18, bytes(8)),  # tiles of nothing
+        (0x51, 26, b"\0\0\1\0"),  # a first tile that begins within the image
+        (0x90, 2, b"\0\0\0\x0d"),  # a tile-part that ends before its data
+    ],
+)
+def test_a_codestream_that_the_standard_does_not_know_reaches_no_decoder(
+    marker: int, place: int, value: bytes
+) -> None:
+    frame = patched(frame_of(ROW["jpeg-2000-lossless"]), marker, place, value)
+    assert refusal(framed(ROW["jpeg-2000-lossless"], frame)) == "codestream_process"
+
+
+def test_jpeg_2000_has_limits_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = ROW["jpeg-2000-lossless"]
+    assert refusal(changed(variant, Rows=6000, Columns=5334)) == "image_size"
+    size = len(frame_of(variant))
+    monkeypatch.setattr(frame_module, "MOST_JPEG_2000_BYTES", size)
+    decode(changed(variant))
+    monkeypatch.setattr(frame_module, "MOST_JPEG_2000_BYTES", size - 1)
+    assert refusal(changed(variant)) == "codestream_limits"
+
+
+def test_a_frame_too_small_for_its_pixels_is_refused() -> None:
+    blank = np.zeros((1024, 1024), np.uint16)
+    frame = bytes(imagecodecs.jpegls_encode(blank))
+    assert refusal(coded(blank, 16, frame, gate.JPEG_LS)) == "compression_ratio"
+
+
+def test_a_frame_far_longer_than_its_pixels_is_not_searched() -> None:
+    for name in ("jpeg-lossless-sv1", "jpeg-ls", "jpeg-2000-lossless", "rle"):
+        frame = frame_of(ROW[name])
+        longer = frame[:2] + b"\xff" * 100_000 + frame[2:]
+        assert refusal(framed(ROW[name], longer)) == "frame_length"
+    jpeg = frame_of(ROW["jpeg-lossless-sv1"])
+    comment = b"\xff\xfe\0\2"
+    assert read_jpeg(jpeg[:2] + comment * 900 + jpeg[2:]) == read_jpeg(jpeg)
+    assert read_jpeg(jpeg[:2] + comment * 1001 + jpeg[2:]) is None
+    assert read_jpeg(jpeg[:2] + b"\xff" * 1001 + jpeg[2:]) is None
+    stream = frame_of(ROW["jpeg-2000-lossless"])
+    tile = stream.index(b"\xff\x90")
+    comment = b"\xff\x64\0\2"
+    assert read_jpeg2000(stream[:tile] + comment * 90 + stream[tile:]) == read_jpeg2000(stream)
+    assert read_jpeg2000(stream[:tile] + comment * 100 + stream[tile:]) is None
+
+
+def test_fragments_must_add_up() -> None:
+    frame = frame_of(ROW["jpeg-ls"])
+    image = exams.dataset(View.LCC, ROW["jpeg-ls"])
+    item = b"\xfe\xff\x00\xe0"
+    table = item + bytes(4)
+    whole = table + item + len(frame).to_bytes(4, "little") + frame
+    image.PixelData = whole + b"\xfe\xff\xdd\xe0" + bytes(4)
+    assert np.array_equal(decode(source(image)).pixels, exams.codes(View.LCC, PLAIN))
+    for data in (whole[:-1], whole + b"\0", whole + item, table * 5000, b"\0" * 400):
+        image.PixelData = data
+        assert refusal(source(image)) == "fragments"
+    image.PixelData = table
+    assert refusal(source(image)) == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "most"),
+    [(gate.EXPLICIT_LITTLE, 1.1), (gate.JPEG_LOSSLESS_SV1, 1.3), (gate.RLE, 1.9)],
+)
+def test_no_view_is_held_twice(tmp_path: Path, syntax: str, most: float) -> None:
+    """Of what Python, NumPy and the decoders' Python sides allocate, the file's bytes included."""
+    variant = Variant(name="x", syntax=gate.EXPLICIT_LITTLE, rows=2048, columns=1664)
+    path = tmp_path / "view"
+    write(exams.dataset(View.LCC, variant), path, UID(syntax))
+    image = SourceImage(view=View.LCC, name="x", path=path)
+    decode(image)
+    tracemalloc.start()
+    try:
+        stored = decode(image)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(stored.pixels, exams.codes(View.LCC, variant))
+    assert peak < most * stored.pixels.nbytes
+
+
+def test_out_of_memory_is_an_error_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(frame: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setitem(frame_module._DECODERS, gate.JPEG_LS, without_memory)
+    assert refusal(source(exams.dataset(View.LCC, ROW["jpeg-ls"]))) == "decoder_memory"

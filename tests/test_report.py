@@ -16,7 +16,7 @@ import pytest
 
 from mammoclip_sdk import Predictor
 from mammoclip_sdk.errors import MammoClipError
-from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.exam import VIEWS, Device
 from mammoclip_sdk.prediction import Examination
 from mammoclip_sdk.quality import Reason
 from mammoclip_sdk.report import HANGING, to_html, write_report
@@ -62,6 +62,10 @@ def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> 
         "malignancy",
         f"{finding.probability:.3f}",
         "uncalibrated score",
+        f"uncalibrated logit {finding.logit:+.2f}",
+        "The frame is what the model saw, fitted into 32 rows and 24 columns.",
+        "Caution, G11 Device.",
+        "Validate the model on images of this device before relying on it.",
         "threshold 0.000 reached",
         "threshold 1.000 not reached",
         "Explicit VR Little Endian",
@@ -132,14 +136,34 @@ def test_an_exam_that_was_not_scored_shows_no_number(examination: Examination) -
     assert "Not scored" in page.text
     assert "That is not a negative result." in page.text
     assert "G04" in page.text
-    assert "twice the same" in page.text
+    assert "One image, two views. twice the same" in " ".join(page.text.split())
+    assert "Find out which view the image shows" in page.text
     assert not [p for p in page.all("p") if p.get("class") == "number"]
     assert "probability, 0 to 1" not in page.text
 
 
+def test_devices_and_levels_left_out_are_named(examination: Examination) -> None:
+    device = Device(manufacturer="Maker", model="One")
+    first, *others = examination.prediction.views
+    records = (replace(first, device=device, reduction_levels=2), *others)
+    text = Page(to_html(with_answer(examination, views=records))).text
+    assert text.count("Maker One") == 1
+    assert text.count(", without its 2 finest levels") == 1
+
+
+def test_a_stretched_crop_is_said_to_be_one(examination: Examination) -> None:
+    manifest = examination.manifest
+    stretched = replace(manifest.preprocessing, geometry="stretch")
+    changed = replace(examination, manifest=replace(manifest, preprocessing=stretched))
+    assert "stretched to 32 rows and 24 columns." in Page(to_html(changed)).text
+
+
 def test_names_from_elsewhere_are_text_and_never_markup(examination: Examination) -> None:
     evil = "</td><script>alert(1)</script><img src=x onerror=alert(1)>"
-    records = tuple(replace(record, name=evil) for record in examination.prediction.views)
+    evil_device = Device(manufacturer=evil, model=evil)
+    records = tuple(
+        replace(record, name=evil, device=evil_device) for record in examination.prediction.views
+    )
     provenance = replace(examination.prediction.provenance, bundle=evil, intended_use=evil)
     finding = replace(examination.prediction.findings[0], name=evil)
     question = replace(examination.manifest.findings[0], name=evil, positive_prompt=evil)
@@ -156,7 +180,7 @@ def test_names_from_elsewhere_are_text_and_never_markup(examination: Examination
     page = Page(to_html(changed))
     assert not page.all("script")
     assert not page.all("img")
-    assert page.text.count("<script>alert(1)</script>") >= 8
+    assert page.text.count("<script>alert(1)</script>") >= 16
 
 
 def test_a_report_replaces_another_whole_or_not_at_all(

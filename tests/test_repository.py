@@ -140,7 +140,6 @@ def test_base_brings_no_runtime_and_no_torch():
         "numpy",
         "pydicom",
         "imagecodecs",
-        "pillow",
         "typer",
         "rich",
     }

@@ -70,9 +70,29 @@ def test_a_point_is_met_from_its_threshold_on(threshold: float, met: tuple[str, 
 
 @pytest.mark.parametrize(
     "wrong",
-    [np.ones(SIZE - 1, np.float32), np.ones((1, SIZE), np.float32), np.full(SIZE, np.nan)],
-    ids=["short", "batch", "nan"],
+    [
+        np.ones(SIZE - 1, np.float32),
+        np.ones((1, SIZE), np.float32),
+        np.full(SIZE, np.nan, np.float32),
+        np.full(SIZE, np.inf, np.float32),
+        np.zeros(SIZE, np.float32),
+        np.float32(1.002) * embedding(0.1, 0.3),
+    ],
+    ids=["short", "batch", "nan", "infinity", "zero", "long"],
 )
-def test_an_embedding_that_does_not_fit_the_prompts_is_refused(wrong: np.ndarray) -> None:
-    with pytest.raises(InferenceError, match="finding 'malignancy'"):
+def test_what_is_no_embedding_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(InferenceError, match="finding 'malignancy'") as caught:
         score(wrong, (FINDING,))
+    assert (caught.value.code, caught.value.reason) == ("unusable_output", "G14")
+
+
+def test_rounding_to_half_precision_leaves_an_embedding_usable() -> None:
+    rounded = embedding(0.1, 0.3).astype(np.float16).astype(np.float32)
+    (found,) = score(rounded, (FINDING,))
+    assert found.logit == pytest.approx(2.0, abs=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_logits_that_overflow_are_no_score() -> None:
+    with pytest.raises(InferenceError, match="a probability of nan from logits"):
+        score(embedding(0, 1), (replace(FINDING, logit_scale=1e39),))

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save
 
 from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle import Calibration, Measurement, OperatingPoint, Preprocessing
+from mammoclip_sdk.exam import Acceptance
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
 
 
@@ -57,6 +58,7 @@ class CheckpointRecord:
     """What the command measured on the way."""
     provenance: Provenance | None = None
     preprocessing: Preprocessing | None = None
+    acceptance: Acceptance | None = None
     findings: tuple[TrainedFinding, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     intended_use: str = ""

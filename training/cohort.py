@@ -22,7 +22,7 @@ from rich.progress import track
 
 from mammoclip_sdk import pixels, tensor
 from mammoclip_sdk.bundle import Preprocessing
-from mammoclip_sdk.exam import VIEWS, View
+from mammoclip_sdk.exam import VIEWS, Acceptance, Device, View
 from mammoclip_sdk.views import read_exam
 from training.data import ExamSet
 
@@ -124,8 +124,30 @@ def split(
     return Split(training=tuple(parts[0]), calibration=tuple(parts[1]), test=tuple(parts[2]))
 
 
+def devices(exams: Iterable[CohortExam], acceptance: Acceptance) -> tuple[Device, ...]:
+    """Return the kinds of system that the exams' headers name, sorted; no pixel is decoded.
+
+    Raises
+    ------
+    MammoClipError
+        As `load`.
+    """
+    named: dict[tuple[str, str], Device] = {}
+    for exam in exams:
+        for image in read_exam(exam.files, acceptance=acceptance).images.values():
+            device = image.acquisition.device
+            key = tuple("".join(name.split()).casefold() for name in vars(device).values())
+            named.setdefault(key, device)
+    return tuple(named[key] for key in sorted(named) if any(key))
+
+
 def load(
-    exams: tuple[CohortExam, ...], preprocessing: Preprocessing, *, what: str, workers: int = 2
+    exams: tuple[CohortExam, ...],
+    preprocessing: Preprocessing,
+    *,
+    what: str,
+    acceptance: Acceptance,
+    workers: int = 2,
 ) -> ExamSet:
     """Read exams by the SDK's own stages; an exam that it refuses to score ends the run.
 
@@ -136,7 +158,7 @@ def load(
     """
     if not exams:
         raise ValueError(f"the {what} set is empty; expected at least one exam")
-    jobs = [(exam, preprocessing) for exam in exams]
+    jobs = [(exam, preprocessing, acceptance) for exam in exams]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         views = list(track(pool.map(_read, jobs), total=len(jobs), description=what))
     return ExamSet(
@@ -145,8 +167,8 @@ def load(
     )
 
 
-def _read(job: tuple[CohortExam, Preprocessing]) -> NDArray[np.uint8]:
-    exam, preprocessing = job
-    images = {view: pixels.decode(image) for view, image in read_exam(exam.files).images.items()}
-    built = tensor.build(images, preprocessing).tensors["views"][0]
-    return np.round(built * 255).astype(np.uint8)
+def _read(job: tuple[CohortExam, Preprocessing, Acceptance]) -> NDArray[np.uint8]:
+    exam, preprocessing, acceptance = job
+    read = read_exam(exam.files, acceptance=acceptance)
+    _, built = tensor.decode_and_build(read, preprocessing, pixels.decode)
+    return np.round(built.tensors["views"][0] * 255).astype(np.uint8)

@@ -36,7 +36,7 @@ PREPROCESSING = Preprocessing(
     background="zero",
     geometry="letterbox",
     resampling="area",
-    jpeg2000_reduction=0,
+    jpeg2000_reduction=2,
 )
 """What training starts from; a model of another input size replaces height and width."""
 _CHUNK = 25

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from mammoclip_sdk.bundle import Preprocessing
-from mammoclip_sdk.exam import VIEWS, View
+from mammoclip_sdk.exam import VIEWS, Acceptance, Device, View
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance
 from training.data import PREPROCESSING, ExamSet, phantom_set
@@ -28,12 +28,21 @@ from training.phantom import PhantomSettings
 from training.pretrain import PretrainSettings, PretrainStage, pretrain
 from training.provenance import git_commit
 from training.train import TrainSettings, malignancy_logits, train_adapters
+from training.vendor_profiles import PROFILES
 
 FINDING = "malignancy"
 INTENDED_USE = (
     "Demonstration and testing of this software on computer-made phantom exams. The model has "
     "never seen a mammogram of a person; what it says about one means nothing."
 )
+ACCEPTANCE = Acceptance(
+    implants=False,
+    synthetic_2d=False,
+    devices=tuple(
+        Device(manufacturer=profile.manufacturer, model=profile.model_name) for profile in PROFILES
+    ),
+)
+"""Phantoms are plain full-field mammograms; every profile writes some of every set."""
 
 _ADAPTER = AdapterConfig(
     rank=32, activation="gelu", placement="both", connection="serial", scale=1.0
@@ -140,6 +149,7 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
         },
         provenance=provenance,
         preprocessing=settings.preprocessing,
+        acceptance=ACCEPTANCE,
         findings=[finding],
         measurements=measurements,
         intended_use=INTENDED_USE,

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from mammoclip_sdk.bundle import Preprocessing
 from mammoclip_sdk.errors import MammoClipError
+from mammoclip_sdk.exam import Acceptance
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance
-from training.cohort import Split, load, read_manifest, split
+from training.cohort import Split, devices, load, read_manifest, split
 from training.data import PREPROCESSING
 from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig, save_checkpoint
@@ -37,6 +38,10 @@ class FineTuneSettings:
     model: ModelConfig
     preprocessing: Preprocessing
     training: TrainSettings
+    accept_implants: bool = False
+    """Whether breasts with implants are part of the cohort, and may be scored."""
+    accept_synthetic_2d: bool = False
+    """Whether 2D images synthesised from tomosynthesis are, and may be."""
     finding: str = "malignancy"
     calibration_share: float = 0.15
     """Share of the patients kept for calibration and operating points."""
@@ -64,6 +69,7 @@ def fine_tune(
         test_share=settings.test_share,
     )
     _check_classes(parts)
+    acceptance = _acceptance(settings, parts)
     torch.manual_seed(settings.training.seed)
     model = MammoClip(settings.model)
     losses: list[float] = []
@@ -73,7 +79,7 @@ def fine_tune(
         console.print(f"epoch {len(losses)}: loss {loss:.4f}")
 
     exams = {
-        name: load(getattr(parts, name), settings.preprocessing, what=name)
+        name: load(getattr(parts, name), settings.preprocessing, what=name, acceptance=acceptance)
         for name in ("training", "calibration", "test")
     }
     train_adapters(model, settings.training, exams["training"], report=report)
@@ -94,6 +100,7 @@ def fine_tune(
         report={"losses": losses, "trained_share": model.trained_share()},
         provenance=provenance,
         preprocessing=settings.preprocessing,
+        acceptance=acceptance,
         findings=[trained_finding(settings.finding, settings.training, calibration, test)],
         measurements=[measurement],
         intended_use=INTENDED_USE,
@@ -112,6 +119,14 @@ def _check_classes(parts: Split) -> None:
             f"{'; '.join(problems)}; expected at least two of each class in every part. "
             "Add exams or try another seed."
         )
+
+
+def _acceptance(settings: FineTuneSettings, parts: Split) -> Acceptance:
+    """What the model is measured on: other devices of the training part count for nothing."""
+    acceptance = Acceptance(
+        implants=settings.accept_implants, synthetic_2d=settings.accept_synthetic_2d, devices=()
+    )
+    return replace(acceptance, devices=devices(parts.test, acceptance))
 
 
 def main(
@@ -135,6 +150,12 @@ def main(
     positive_prompt: Annotated[
         str, typer.Option(help="Says that there is.")
     ] = "a mammogram exam with a malignant finding",
+    accept_implants: Annotated[
+        bool, typer.Option("--accept-implants", help="The cohort has breasts with implants.")
+    ] = False,
+    accept_synthetic_2d: Annotated[
+        bool, typer.Option("--accept-synthetic-2d", help="The cohort has synthetic 2D images.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = 0,
 ) -> None:
     """Fine-tune the adapters on a cohort. Exit code 2: unusable input."""
@@ -160,6 +181,8 @@ def main(
                 batch_size=batch_size,
                 learning_rate=learning_rate,
             ),
+            accept_implants=accept_implants,
+            accept_synthetic_2d=accept_synthetic_2d,
         )
         fine_tune(settings, manifest, out, Console(), command="python -m training.fine_tune")
     except (MammoClipError, ValueError, OSError) as error:

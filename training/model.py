@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle import Measurement, Preprocessing
-from mammoclip_sdk.exam import VIEWS, View
+from mammoclip_sdk.exam import VIEWS, Acceptance, View
 from training import checkpoint, clip
 from training.adapters import AdaptedBlock, Adapter, AdapterConfig
 from training.checkpoint import Provenance, TrainedFinding
@@ -288,6 +288,7 @@ def save_checkpoint(
     report: Mapping[str, object],
     provenance: Provenance | None = None,
     preprocessing: Preprocessing | None = None,
+    acceptance: Acceptance | None = None,
     findings: Sequence[TrainedFinding] = (),
     measurements: Sequence[Measurement] = (),
     intended_use: str = "",
@@ -304,6 +305,7 @@ def save_checkpoint(
         report=dict(report),
         provenance=provenance,
         preprocessing=preprocessing,
+        acceptance=acceptance,
         findings=tuple(findings),
         measurements=tuple(measurements),
         intended_use=intended_use,

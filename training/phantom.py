@@ -61,6 +61,9 @@ ROWS, COLUMNS = (64, 4096), (64, 3328)
 """Least and most of an image, pixels."""
 ROWS_PER_COLUMN = (1.0, 1.75)
 """The detector is 230 mm high and has to hold a breast 125 mm deep, its nipple and its marker."""
+COARSEST_SPACING = 0.2
+"""Millimetres: no detector for mammography has larger pixels, and an image that says so is refused.
+A phantom of fewer than 1150 rows is written as a miniature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +194,7 @@ def make_exam(settings: PhantomSettings, index: int) -> PhantomExam:
                 view=view,
                 profile=profile,
                 identity=identity,
-                pixel_spacing=detector.spacing,
+                pixel_spacing=min(detector.spacing, COARSEST_SPACING),
                 rng=rng,
             )
             for view, image in views.items()

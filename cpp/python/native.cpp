@@ -10,6 +10,7 @@
 #include <tuple>
 #include <utility>
 
+#include "bindings.hpp"
 #include "mammoclip/tensor.hpp"
 
 namespace py = pybind11;
@@ -22,19 +23,12 @@ using mammoclip::Image;
 using mammoclip::Placement;
 using mammoclip::Rectangle;
 using Sides = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
-
-void check_array(const py::array& array, const std::string& name, py::ssize_t dimensions) {
-    if (array.ndim() != dimensions) {
-        throw py::value_error(name + " must have " + std::to_string(dimensions) +
-                              " dimensions, not " + std::to_string(array.ndim()));
-    }
-    if ((array.flags() & py::array::c_style) == 0) {
-        throw py::value_error(name + " must be C-contiguous");
-    }
-}
+// Levels, whether reversible, and the source's rows and columns.
+using OptionalReduction = std::optional<std::tuple<int, bool, std::int64_t, std::int64_t>>;
 
 template <typename Pixel>
-Image<Pixel> image_of(const py::array& pixels, const py::array& values) {
+Image<Pixel> image_of(const py::array& pixels, const py::array& values,
+                      const OptionalReduction& reduction) {
     check_array(pixels, "pixels", 2);
     check_array(values, "values", 1);
     if (!py::isinstance<py::array_t<float>>(values)) {
@@ -45,18 +39,25 @@ Image<Pixel> image_of(const py::array& pixels, const py::array& values) {
         throw py::value_error("values must have " + std::to_string(codes) + " entries, not " +
                               std::to_string(values.size()));
     }
-    return {static_cast<const Pixel*>(pixels.data()), pixels.shape(0), pixels.shape(1),
-            static_cast<const float*>(values.data())};
+    Image<Pixel> image{static_cast<const Pixel*>(pixels.data()), pixels.shape(0), pixels.shape(1),
+                       static_cast<const float*>(values.data())};
+    if (reduction) {
+        std::tie(image.reduction.levels, image.reduction.reversible, image.reduction.source_rows,
+                 image.reduction.source_columns) = *reduction;
+        if (image.reduction.levels == 0) throw py::value_error("reduction has at least one level");
+    }
+    return image;
 }
 
 // Calls `function` with the image as what it is, uint8 or uint16.
 template <typename Function>
-auto with_image(const py::array& pixels, const py::array& values, const Function& function) {
+auto with_image(const py::array& pixels, const py::array& values,
+                const OptionalReduction& reduction, const Function& function) {
     if (py::isinstance<py::array_t<std::uint8_t>>(pixels)) {
-        return function(image_of<std::uint8_t>(pixels, values));
+        return function(image_of<std::uint8_t>(pixels, values, reduction));
     }
     if (py::isinstance<py::array_t<std::uint16_t>>(pixels)) {
-        return function(image_of<std::uint16_t>(pixels, values));
+        return function(image_of<std::uint16_t>(pixels, values, reduction));
     }
     throw py::type_error("pixels must be uint8 or uint16 in the machine's byte order");
 }
@@ -91,8 +92,9 @@ py::array_t<float> array_of(std::vector<float> values, std::int64_t height, std:
     return py::array_t<float>({height, width}, data, owner);
 }
 
-Breast find_breast(const py::array& pixels, const py::array& values, double threshold) {
-    return with_image(pixels, values, [&](const auto& image) {
+Breast find_breast(const py::array& pixels, const py::array& values, double threshold,
+                   const OptionalReduction& reduction) {
+    return with_image(pixels, values, reduction, [&](const auto& image) {
         py::gil_scoped_release released;
         return mammoclip::find_breast(image, threshold);
     });
@@ -100,19 +102,17 @@ Breast find_breast(const py::array& pixels, const py::array& values, double thre
 
 py::array_t<float> resample(const py::array& pixels, const py::array& values, const Sides& crop,
                             const Sides& placed, std::pair<std::int64_t, std::int64_t> shape,
-                            bool mirrored, std::pair<double, double> offset,
-                            const std::optional<py::array>& mask, std::int64_t block_side) {
+                            bool mirrored, const std::optional<py::array>& mask,
+                            std::int64_t block_side, const OptionalReduction& reduction) {
     Placement placement;
     placement.crop = rectangle_of(crop);
     placement.placed = rectangle_of(placed);
     placement.height = shape.first;
     placement.width = shape.second;
     placement.mirrored = mirrored;
-    placement.row_offset = offset.first;
-    placement.column_offset = offset.second;
     std::optional<BlockMask> blocks;
     if (mask) blocks = mask_of(*mask, block_side);
-    std::vector<float> view = with_image(pixels, values, [&](const auto& image) {
+    std::vector<float> view = with_image(pixels, values, reduction, [&](const auto& image) {
         py::gil_scoped_release released;
         return mammoclip::resample(image, placement, blocks ? &*blocks : nullptr);
     });
@@ -122,11 +122,13 @@ py::array_t<float> resample(const py::array& pixels, const py::array& values, co
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "Breast segmentation and area resampling of stored mammography pixels.";
+    module.doc() = "Grey values, breast segmentation and area resampling of stored pixels.";
     module.attr("PREPROCESSING_VERSION") = mammoclip::preprocessing_version;
+    bind_grey_values(module);
     py::class_<Breast>(module, "Breast")
         .def_readonly("blocks", &Breast::blocks)
         .def_readonly("chest_wall_right", &Breast::chest_wall_right)
+        .def_readonly("certain", &Breast::certain)
         .def_property_readonly("box",
                                [](const Breast& breast) {
                                    return Sides{breast.box.top, breast.box.left, breast.box.height,
@@ -134,10 +136,11 @@ PYBIND11_MODULE(_native, module) {
                                })
         .def_property_readonly("block_side", [](const Breast& breast) { return breast.mask.side; })
         .def_property_readonly("mask", &mask_array);
+    bind_placement(module);
     module.def("find_breast", &find_breast, py::arg("pixels"), py::arg("values"),
-               py::arg("threshold"));
+               py::arg("threshold"), py::kw_only(), py::arg("reduction") = py::none());
     module.def("resample", &resample, py::arg("pixels"), py::arg("values"), py::kw_only(),
                py::arg("crop"), py::arg("placed"), py::arg("shape"), py::arg("mirrored") = false,
-               py::arg("offset") = std::pair<double, double>{0.0, 0.0},
-               py::arg("mask") = py::none(), py::arg("block_side") = 0);
+               py::arg("mask") = py::none(), py::arg("block_side") = 0,
+               py::arg("reduction") = py::none());
 }

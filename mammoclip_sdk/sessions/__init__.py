@@ -53,8 +53,8 @@ class Session(Protocol):
         Raises
         ------
         InferenceError
-            The runtime failed. `CheckedSession` adds: or answered with something that is not an
-            embedding.
+            The runtime failed. `CheckedSession` adds: or did not answer with one float32 row for
+            each exam. Whether a row is an embedding is for `scoring` to say.
         """
 
     def close(self) -> None:

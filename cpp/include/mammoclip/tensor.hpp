@@ -38,19 +38,40 @@ struct Rectangle {
     std::int64_t width = 0;
 };
 
+// JPEG 2000 makes five decomposition levels by itself; more would leave nothing to segment.
+constexpr int max_levels = 5;
+
+// That an image was decoded without JPEG 2000's finest resolution levels: sample i lies at pixel
+// 2^levels * i of the source, and is what the wavelet's low-pass filter makes of its surroundings.
+struct Reduction {
+    int levels = 0;          // none: the samples are the source's pixels
+    bool reversible = true;  // the 5-3 wavelet; else the 9-7
+    std::int64_t source_rows = 0;
+    std::int64_t source_columns = 0;
+};
+
 // Stored codes and what each is shown as; Pixel is std::uint8_t or std::uint16_t. Owns nothing.
+// Every rectangle, block and mask is in pixels of the source, whatever was left out.
 template <typename Pixel>
 struct Image {
     const Pixel* pixels;  // row-major, rows * columns
     std::int64_t rows;
     std::int64_t columns;
     const float* values;  // one for every code a Pixel can hold: 256 or 65536
+    Reduction reduction{};
+
+    std::int64_t source_rows() const {
+        return reduction.levels == 0 ? rows : reduction.source_rows;
+    }
+    std::int64_t source_columns() const {
+        return reduction.levels == 0 ? columns : reduction.source_columns;
+    }
 };
 
 // A grid of square blocks laid over an image from its top left corner; the blocks at the bottom
 // and right edges may be cut off.
 struct BlockMask {
-    std::int64_t side = 0;  // pixels
+    std::int64_t side = 0;  // pixels of the source
     std::int64_t rows = 0;  // blocks
     std::int64_t columns = 0;
     std::vector<std::uint8_t> inside;  // 0 or 1, row-major
@@ -61,12 +82,15 @@ struct Breast {
     Rectangle box;                  // smallest rectangle of source pixels that holds those blocks
     bool chest_wall_right = false;  // more of its pixels lie in the right half than in the left
     BlockMask mask;                 // those blocks and their eight neighbours, to keep the skin line
+    bool certain = true;            // no box but this one fits a reduced image; see find_breast
 };
 
 // Largest bright region: of the blocks whose mean displayed value is above the threshold, the
 // 4-connected component with most blocks (of equals, the one met first from the top left). Block
 // side: the longer side of the image over 256, rounded, at least 1. A lead marker is a component
-// of its own and therefore neither wins nor widens the box.
+// of its own and therefore neither wins nor widens the box. Of a reduced image the blocks' means are
+// known up to the place of an edge between two samples; where that could move the box or change the
+// side, the breast is not certain.
 template <typename Pixel>
 Breast find_breast(const Image<Pixel>& image, double threshold);
 
@@ -76,15 +100,12 @@ struct Placement {
     std::int64_t height = 0;  // of the output
     std::int64_t width = 0;
     bool mirrored = false;  // left to right
-    // Where the samples really sit, in source pixels: sample i covers i + offset to
-    // i + 1 + offset. A JPEG 2000 image decoded without its r finest levels has
-    // offset = 0.5 / 2^r - 0.5 in both directions.
-    double row_offset = 0.0;
-    double column_offset = 0.0;
 };
 
 // Area average of the displayed values: each output pixel is the mean over the source area it
-// covers, partly covered pixels counting by their share; beyond the image its edge is repeated.
+// covers, partly covered pixels counting by their share. Of a reduced image it is the mean of what
+// the inverse wavelet transform would make of the samples with the missing detail at 0, which
+// undoes the shift of their grid and the low-pass filter's lift of middle frequencies.
 // Blocks outside the mask, when there is one, count as 0. The output, height * width, is 0 outside
 // the placed rectangle.
 template <typename Pixel>

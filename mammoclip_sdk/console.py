@@ -1,0 +1,161 @@
+"""What the command line says of its results: lines for people, plain values for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from mammoclip_sdk.archive import Archive
+    from mammoclip_sdk.bundle import Bundle, Finding, Manifest
+    from mammoclip_sdk.errors import MammoClipError
+    from mammoclip_sdk.exam import Exam
+    from mammoclip_sdk.prediction import Prediction
+    from mammoclip_sdk.scoring import FindingScore
+
+
+def error_text(error: MammoClipError) -> str:
+    """Return an error's message with its codes, for programs' logs and for the manual."""
+    codes = ", ".join(code for code in (error.code, error.reason) if code)
+    return f"{type(error).__name__}: {error} [{codes}]"
+
+
+def prediction_lines(prediction: Prediction, manifest: Manifest) -> Iterator[Text]:
+    """Say what was found, on which images, and by what."""
+    if prediction.status == "abstained":
+        yield Text("Not scored. This is not a negative result.", "bold")
+    findings = {finding.name: finding for finding in manifest.findings}
+    for score in prediction.findings:
+        yield from _finding_lines(score, findings[score.name])
+    for reason in sorted(prediction.reasons, key=lambda reason: reason.severity != "block"):
+        yield Text(f"  {reason.code} {reason.message}")
+    for record in prediction.views:
+        yield Text(f"  {record.view:<4}  {record.name}")
+        for other in record.alternatives:
+            yield Text(f"        not {other.name}: {other.reason}", "dim")
+    for note in prediction.notes:
+        yield Text(f"  note: {note}", "dim")
+    ran = prediction.provenance
+    yield Text(f"  {ran.bundle} {ran.bundle_version}, {ran.runtime}", "dim")
+    yield Text(f"  {prediction.timing.total:.0f} ms", "dim")
+    if ran.not_for_clinical_use:
+        yield Text(f"Not for clinical use. {ran.intended_use}")
+
+
+def report_line(report: Path) -> Text:
+    """Say where a report was written."""
+    return Text(f"Report: {report.resolve()}")
+
+
+def _finding_lines(score: FindingScore, finding: Finding) -> Iterator[Text]:
+    kind = "calibrated" if score.calibrated else "uncalibrated"
+    yield Text(f"{score.name}  {score.probability:.3f}  ({kind})", "bold")
+    met = [
+        f"{point.name} (threshold {point.threshold:.3g})"
+        for point in finding.operating_points
+        if point.name in score.operating_points_met
+    ]
+    if met:
+        yield Text(f"  reaches {', '.join(met)}")
+
+
+def bundle_lines(bundle: Bundle) -> Iterator[Text]:
+    """Say what a bundle holds."""
+    manifest = bundle.manifest
+    yield Text(f"{manifest.name} {manifest.version} (release {manifest.release})")
+    yield Text(f"  sha256     {bundle.sha256}")
+    yield Text(f"  use        {manifest.intended_use}")
+    accepted = manifest.acceptance
+    others = [
+        kind
+        for kind, accepts in (
+            ("breasts with implants", accepted.implants),
+            ("synthetic 2D images", accepted.synthetic_2d),
+        )
+        if accepts
+    ]
+    also = "".join(f", {kind}" for kind in others)
+    yield Text(f"  accepts    mammograms{also}; validated on {len(accepted.devices)} devices")
+    keys = manifest.preprocessing
+    yield Text(f"  input      {keys.height} x {keys.width} pixels a view, {keys.geometry}")
+    for graph in manifest.graphs:
+        size = len(bundle.files[graph.file]) / 1e6
+        yield Text(f"  graph      {graph.file}, {graph.precision}, {size:.1f} MB")
+    for finding in manifest.findings:
+        kind = "calibrated" if finding.calibration else "uncalibrated"
+        points = ", ".join(point.name for point in finding.operating_points) or "none"
+        yield Text(f"  finding    {finding.name}, {kind}, operating points: {points}")
+    for measured in manifest.measurements:
+        value = measured.value
+        yield Text(
+            f"  measured   {measured.name} {value.estimate:.3f} "
+            f"({value.lower:.3f} to {value.upper:.3f}) on {measured.exams} exams: {measured.data}"
+        )
+
+
+def bundle_values(bundle: Bundle) -> dict[str, object]:
+    """Return everything in the manifest but the numbers of the text embeddings."""
+    from mammoclip_sdk.strict_json import to_plain
+
+    manifest = to_plain(bundle.manifest)
+    for finding in manifest["findings"]:
+        for key in ("negative_embedding", "positive_embedding"):
+            finding[key] = f"{len(finding[key])} numbers"
+    return {
+        "path": bundle.path,
+        "sha256": bundle.sha256,
+        "bytes": {name: len(data) for name, data in bundle.files.items()},
+        "manifest": manifest,
+    }
+
+
+def archive_lines(archive: Archive) -> Iterator[Text]:
+    """List exams and incomplete studies; of skipped files, how many there are of each kind."""
+    for exam in archive.exams:
+        yield Text(f"exam        {_place(exam)}")
+        for other in exam.alternatives:
+            yield Text(f"            {other.view} not {other.name}: {other.reason}", "dim")
+    for study in archive.incomplete:
+        yield Text(f"incomplete  {study.name}")
+        yield Text(f"            {error_text(study.error)}", "dim")
+    kinds = Counter(f"{file.error.code}" for file in archive.skipped)
+    for code, count in sorted(kinds.items()):
+        yield Text(f"skipped     {count} x {code}")
+    yield Text(
+        f"{len(archive.exams)} exams, {len(archive.incomplete)} incomplete, "
+        f"{len(archive.skipped)} files skipped",
+        "bold",
+    )
+
+
+def archive_values(archive: Archive) -> dict[str, Any]:
+    """Return an archive as plain dicts, lists and strings."""
+    return {
+        "exams": [
+            {
+                "images": {str(view): image.name for view, image in exam.images.items()},
+                "alternatives": [
+                    {"view": str(other.view), "name": other.name, "reason": other.reason}
+                    for other in exam.alternatives
+                ],
+                "notes": list(exam.notes),
+            }
+            for exam in archive.exams
+        ],
+        "incomplete": [
+            {"name": study.name, "files": list(study.files), "error": study.error.to_dict()}
+            for study in archive.incomplete
+        ],
+        "skipped": [{"name": file.name, "error": file.error.to_dict()} for file in archive.skipped],
+    }
+
+
+def _place(exam: Exam) -> str:
+    """Return the folder of an exam's images, or the images where they lie in several."""
+    names = [image.name for image in exam.images.values()]
+    folders = {str(PurePosixPath(name).parent) for name in names}
+    return folders.pop() if len(folders) == 1 else ", ".join(names)
