@@ -66,6 +66,8 @@ def verify(model: MammoClip, bundle: Bundle, exams: NDArray[np.float32]) -> Pari
     finally:
         session.close()
     runtime = session.runtime
+    if not all(np.isfinite(logits).all() for logits in found.values()):  # no maximum finds a NaN
+        raise ParityError(f"{runtime} answers with NaN or infinity")
     compared = {
         f"{runtime}, batch {size}, and PyTorch": (logits, expected)
         for size, logits in found.items()

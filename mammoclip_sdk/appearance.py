@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoclip_sdk.exam import VIEWS, View, ViewGeometry
+from mammoclip_sdk.exam import VIEWS, StoredImage, View, ViewGeometry
 
 _GRID_ROWS = 256
 """Of the grid that views are compared on, at most: a tenth of what a detector has."""
@@ -24,6 +24,12 @@ _REACH = 0.05
 _LEAST_OVERLAP, _LEAST_DETAIL = 0.5, 2000
 """Share of a view's detail, and pixels of it: on less, two views can agree by chance. A model
 input of 192 x 96 has 4,500 and more; one of 64 x 32 has too few, and its views are not compared."""
+_LEAST_TISSUE = 500
+"""Pixels: half of what a breast fills in a model input of 64 x 32."""
+_STORED_ROWS = 256
+"""Of a stored image, at least, that are searched for values which wrapped round."""
+_EDGES = 2
+"""Sharp edges that a row may have: of the breast, or of a marker beside it."""
 _AIR = 0.02
 _TISSUE = 0.05
 _EDGE = 0.06
@@ -45,7 +51,7 @@ class Appearance:
     """Rows it still has at 95 % of its depth, as a share of its height: a breast ends in a
     nipple, and a limb, a chest or a test object does not."""
     pieces: float
-    """Runs of tissue in a row, the mean: 1 for a breast, more where grey values wrapped round."""
+    """Runs of tissue in a row, the mean: 1 for a breast, more where its fat is shown as black."""
     grain: float
     """Correlation of neighbouring pixels, -1 to 1: near 1 for tissue, near 0 for noise."""
     bright_body: float
@@ -71,6 +77,20 @@ def appearance(view: _Pixels) -> Appearance | None:
         grain=_grain(view, tissue),
         bright_body=float(body.sum() / tissue.sum()),
     )
+
+
+def wrapped(image: StoredImage) -> float:
+    """Return the share of rows, 0 to 1, with more leaps than a row has sharp edges.
+
+    A leap is by more than half of the image's range, from one stored value to the next. Tissue has
+    none, however it is windowed; where upper bits were lost, every contour line is one. An image
+    of reduced resolution has no sharp edges, and tells nothing.
+    """
+    rows = image.pixels[:: max(1, len(image.pixels) // _STORED_ROWS)].astype(np.int32)
+    if image.display.signed:
+        rows ^= 1 << (image.display.bits_stored - 1)  # two's complement, in ascending order
+    leaps = 2 * np.abs(np.diff(rows, axis=1)) > rows.max() - rows.min()
+    return float((np.count_nonzero(leaps, axis=1) > _EDGES).mean())
 
 
 def likeness(
@@ -118,7 +138,13 @@ def likeness(
 
 
 def _grain(view: _Pixels, tissue: NDArray[np.bool_]) -> float:
-    """Correlate with the next pixel, to the right and below; the lesser counts."""
+    """Correlate with the next pixel, to the right and below; the lesser counts.
+
+    A few hundred pixels say nothing: each is as wide as a gland, and tissue looks like noise.
+    """
+    if np.count_nonzero(tissue) < _LEAST_TISSUE:
+        return 1.0
+    tissue = _inner(tissue)  # its rim is mixed with air, and outweighs tissue of one brightness
     values = np.where(tissue, view - view[tissue].mean(), 0).astype(np.float64)
     variance = float(np.sum(values**2)) / np.count_nonzero(tissue)
     if variance == 0:
@@ -128,6 +154,15 @@ def _grain(view: _Pixels, tissue: NDArray[np.bool_]) -> float:
         pairs = max(int(np.count_nonzero(mask[1:] & mask[:-1])), 1)
         covariances.append(float(np.sum(field[1:] * field[:-1])) / pairs)
     return min(covariances) / variance
+
+
+def _inner(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Take away what touches anything else in its row or its column; all of it, if none is left."""
+    inner = tissue.copy()
+    for whole, part in ((tissue, inner), (tissue.T, inner.T)):
+        part[1:] &= whole[:-1]
+        part[:-1] &= whole[1:]
+    return inner if inner.any() else tissue
 
 
 def _pitch(geometry: ViewGeometry) -> float:
