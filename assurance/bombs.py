@@ -236,6 +236,10 @@ def _values(plain: File) -> Iterator[tuple[str, bytes]]:
         for word in (NAME, DIGITS, f"{WORD}\\{DIGITS}", "\x1b$B\x1b(B", "\ufffd" * 30):
             said = plain.having(tag, element(tag, vr, even(word.encode())))
             yield f"{tag:08X} {vr} with {word[:12]!a}", said.content()
+    for tag in (0x00280010, 0x00280120, 0x00280121):
+        for vr in ("UV", "SV", "UL"):
+            largest = element(tag, vr, b"\xff" * (4 if vr == "UL" else 8))
+            yield f"{tag:08X} {vr} with every bit set", plain.having(tag, largest).content()
     name = even(f"{NAME}\x1b$B\xff\x1b(B={NAME}=\x1b$)C{NAME}".encode("latin-1"))
     for charset in ("NO_SUCH", "\\ISO 2022 IR 87\\ISO 2022 IR 159", "ISO_IR 192\\GB18030",
                     "\\".join(["ISO 2022 IR 6"] * 4_000), "\\" * 5_000, "utf-8", WORD,
@@ -259,6 +263,10 @@ def _tables(plain: File) -> Iterator[tuple[str, bytes]]:
             for first in (0, 65535, 32768):
                 file = plain.having(tag, element(tag, "SQ", table((said, first, 16), held)))
                 yield f"{name}: {said} entries from {first}, {held} there", file.content()
+        wide = element(0x00283002, "UV", struct.pack("<3Q", 2, 2**64 - 1, 16))
+        wide += element(0x00283006, "US", b"\0\0\1\0")
+        far = plain.having(tag, element(tag, "SQ", bare(ITEM, wide)))
+        yield f"{name}: first value of 64 bits", far.content()
         short = table((16, 0, 16), 16, "US") + bare(ITEM)
         yield f"{name}: an empty item", plain.having(tag, element(tag, "SQ", short)).content()
         for count in (100, 1_000):

@@ -17,7 +17,7 @@ import numpy as np
 
 from assurance.wrong_exams import WRONG, Four, good_exam
 from mammoclip_sdk import pixels, tensor
-from mammoclip_sdk.appearance import appearance, likeness
+from mammoclip_sdk.appearance import appearance, likeness, wrapped
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.errors import InputError
 from mammoclip_sdk.exam import VIEWS, Exam, StoredImage, View
@@ -33,6 +33,7 @@ SHOWN = (
     ("contact", "contact with the wall"),
     ("tip", "rows left at the tip"),
     ("pieces", "pieces in a row"),
+    ("wrapped", "rows that leap"),
     ("grain", "grain"),
     ("bright_body", "compact bright area"),
     ("likeness", "likeness of two views"),
@@ -67,6 +68,7 @@ def measure(
             for name, _ in SHOWN:
                 if hasattr(part, name):
                     found[name].append(float(getattr(part, name)))
+    found["wrapped"] += map(wrapped, images.values())
     found["likeness"] += likeness(views, model_input.geometry).values()
 
 

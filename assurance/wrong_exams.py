@@ -359,6 +359,17 @@ def _content(make_picture: Callable[[Picture, np.random.Generator], Picture]) ->
     return make
 
 
+def _implanted(exam: GoodExam, rng: np.random.Generator) -> Four:
+    """Put an implant into both views of one breast."""
+    side = "LR"[rng.integers(2)]
+    shown = {}
+    for view in VIEWS:
+        if view.laterality == side:
+            turn = -1 if side == "R" else 1
+            shown[view] = wrong_contents.implant(exam.displayed[view][:, ::turn], rng)[:, ::turn]
+    return exam.written(shown)
+
+
 def _stored(change: Callable[[NDArray[np.uint16], int], NDArray[np.uint16]]) -> Make:
     """Change the stored values of one view behind its header's back."""
 
@@ -493,7 +504,7 @@ WRONG: tuple[Corruption, ...] = (
     ),
     Corruption(name="implant, by its tag", code="G08", make=tagged(BreastImplantPresent="YES")),
     Corruption(name="implant displaced", code="G08", make=_modified("399209000")),
-    Corruption(name="implant not declared", code="G08", make=_content(wrong_contents.implant)),
+    Corruption(name="implant not declared", code="G08", make=_implanted),
     *(
         Corruption(name=name, code="G09", make=_content(content))
         for name, content in wrong_contents.CONTENTS.items()

@@ -47,6 +47,7 @@ from rich.console import Console
 
 from benchmarks.latency import time_in_turn
 from benchmarks.machine import Machine, describe_machine
+from benchmarks.readme import README, write_region
 from mammoclip_sdk import archive, pixels, tensor
 from mammoclip_sdk.exam import VIEWS, SourceImage, View
 from mammoclip_sdk.preparation import prepare
@@ -453,6 +454,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of the phantoms.")] = 4096,
     columns: Annotated[int, typer.Option(help="Columns of the phantoms.")] = 3328,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    readme: Annotated[bool, typer.Option(help="Write the table into the README.")] = True,
 ) -> None:
     """Measure, print and write the report on reading."""
     report = measure(
@@ -463,6 +465,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     (out / "reading.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
     (out / "reading.md").write_text("# Reading\n\n" + text)
+    if readme:
+        write_region(README, "reading", text)
     Console().print(text, markup=False, highlight=False)
 
 

@@ -18,6 +18,7 @@ PARTIAL = "partial view"
 _ALWAYS_LOSSY = frozenset({gate.JPEG_BASELINE, gate.JPEG_EXTENDED})
 _PERHAPS_LOSSY = frozenset({gate.JPEG_LS_NEAR, gate.JPEG_2000, gate.HTJ2K})
 _YES_OR_NO = {"YES": True, "NO": False}
+_TEXTS = ("SeriesDescription", "DerivationDescription", "AcquisitionDeviceProcessingDescription")
 _FUJI_SYNTHETIC = "FDR-3000AWS"  # AMULET's workstation writes no flavour for a synthesised image
 
 
@@ -75,8 +76,8 @@ def require_accepted(acquisition: Acquisition, acceptance: Acceptance, *, name: 
 def is_synthetic(header: Header) -> bool:
     """Tell a 2D image synthesised from tomosynthesis; no attribute says it for every vendor."""
     kinds = [kind.upper() for kind in header.many("ImageType")]
-    texts = (*kinds, header.text("SeriesDescription").upper())
-    if any(SYNTHETIC_2D.search(text) for text in texts):
+    texts = (header.text(keyword).upper() for keyword in _TEXTS)
+    if any(SYNTHETIC_2D.search(text) for text in (*kinds, *texts)):
         return True
     return (
         _FUJI_SYNTHETIC in header.text("ManufacturerModelName").upper()

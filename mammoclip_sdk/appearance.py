@@ -83,8 +83,8 @@ def wrapped(image: StoredImage) -> float:
     """Return the share of rows, 0 to 1, with more leaps than a row has sharp edges.
 
     A leap is by more than half of the image's range, from one stored value to the next. Tissue has
-    none, however it is windowed; where upper bits were lost, every contour line is one. An image
-    of reduced resolution has no sharp edges, and tells nothing.
+    none, however it is windowed; where upper bits were lost, every contour line is one. In an image
+    of reduced resolution some of these are lost, and hard contrast leaps too.
     """
     rows = image.pixels[:: max(1, len(image.pixels) // _STORED_ROWS)].astype(np.int32)
     if image.display.signed:
@@ -157,12 +157,12 @@ def _grain(view: _Pixels, tissue: NDArray[np.bool_]) -> float:
 
 
 def _inner(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Take away what touches anything else in its row or its column; all of it, if none is left."""
+    """Take away what has air beside it, in its row or its column; nothing where that is most."""
     inner = tissue.copy()
     for whole, part in ((tissue, inner), (tissue.T, inner.T)):
         part[1:] &= whole[:-1]
         part[:-1] &= whole[1:]
-    return inner if inner.any() else tissue
+    return inner if 2 * np.count_nonzero(inner) > np.count_nonzero(tissue) else tissue
 
 
 def _pitch(geometry: ViewGeometry) -> float:

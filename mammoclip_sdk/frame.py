@@ -46,10 +46,13 @@ MOST_COMPRESSION = 500
 """Bytes of pixels for each of their compressed frame: no tissue is that smooth."""
 MOST_EXPANSION, MOST_HEADER = 2, 2**16
 """Bytes of a frame for each of its pixels' bytes, and of what is around: noise needs no more."""
+MOST_FILL = 4096
+"""Bytes of a frame's end in which its last marker has to be."""
 MOST_JPEG_2000_PIXELS = 32_000_000
-MOST_JPEG_2000_BYTES = 24 * 2**20
+MOST_JPEG_2000_BYTES = 32 * 2**20
 """OpenJPEG holds 4 bytes a pixel beside the 2 of the result, and keeps a copy of the frame; it
-takes the longest of all decoders, by the byte. The largest detectors have 28 million pixels."""
+takes the longest of all decoders, by the byte. The largest detectors have 28 million pixels, which
+take 9 bits each where a breast with the noise of 14 bits fills the image."""
 MOST_JPEG_2000_PARTS = 2**17
 MOST_JPEG_2000_PACKETS = 2**19
 _DECODERS: dict[str, Any] = {
@@ -192,8 +195,9 @@ def _reduction(header: FrameHeader, layout: Layout, levels: int) -> Reduction | 
 
 
 def _frame_header(frame: Buffer, layout: Layout, syntax: str, name: str) -> FrameHeader:
-    # Every process accepted here ends with EOI or EOC; an even length may add one zero byte.
-    if not bytes(frame[-16:]).rstrip(b"\x00").endswith(b"\xff\xd9"):
+    # Every process accepted here ends with EOI or EOC; an even length may add one zero byte, and
+    # some encoders fill up to a whole block.
+    if not bytes(frame[-MOST_FILL:]).rstrip(b"\x00").endswith(b"\xff\xd9"):
         raise pixel_error(name, "a frame without its end", "a whole frame", "truncated")
     header = read_jpeg2000(frame) if syntax in JPEG_2000_FAMILY else read_jpeg(frame)
     if header is None or header.process not in _PROCESSES[syntax]:

@@ -86,7 +86,7 @@ class Header:
         for value in self.values(keyword):
             if isinstance(value, bytes):
                 words += np.frombuffer(value[: len(value) // 2 * 2], dtype="<u2").tolist()
-            elif isinstance(value, int):
+            elif isinstance(value, int) and -(2**15) <= value < 2**16:
                 words.append(value)
             else:
                 raise self._unreadable(keyword, TypeError())

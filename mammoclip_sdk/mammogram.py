@@ -45,6 +45,7 @@ _OTHER_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.1.1": ("a Digital X-Ray image", "unsupported_sop_class"),
     "1.2.840.10008.5.1.4.1.1.2": ("a CT image", "unsupported_sop_class"),
 }
+_CONTRAST = "a contrast-enhanced mammogram"
 _OTHER_PURPOSES = (
     (re.compile(r"SPECIMEN"), "an image of a specimen", "specimen"),
     (
@@ -56,6 +57,11 @@ _OTHER_PURPOSES = (
         re.compile(r"PHANTOM|\bQC\b|QUALITY CONTROL|FLAT ?FIELD"),
         "a quality control image",
         "quality_control",
+    ),
+    (
+        re.compile(r"\bCE(?:SM|DM|M)\b|CONTRAST[- ]ENHANCED|SENOBRIGHT|RECOMBINED|SUBTRACT"),
+        _CONTRAST,
+        "contrast_enhanced",
     ),
 )
 """By words in Image Type and in the texts about the image."""
@@ -212,6 +218,8 @@ def _require_no_other_purpose(header: Header) -> None:
         raise refusal(header, "a quality control image (0028,0300)", "quality_control")
     if header.items("SpecimenDescriptionSequence"):
         raise refusal(header, "an image of a specimen (0040,0560)", "specimen")
+    if header.text("ContrastBolusAgent").upper() not in ("", "NONE", "NO"):
+        raise refusal(header, _CONTRAST, "contrast_enhanced")
     texts = [*header.many("ImageType"), *(header.text(keyword) for keyword in _TEXTS)]
     for words, found, code in _OTHER_PURPOSES:
         if any(words.search(text.upper()) for text in texts):

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from mammoclip_sdk import limits
-from mammoclip_sdk.appearance import Appearance, appearance, likeness
+from mammoclip_sdk.appearance import Appearance, appearance, likeness, wrapped
 from mammoclip_sdk.exam import (
     VIEWS,
     Acceptance,
@@ -40,6 +40,10 @@ from mammoclip_sdk.reasons import (
 from mammoclip_sdk.view_codes import IMPLANT_DISPLACED
 
 _REMEDY = "Check its window and its polarity."
+_LEAPS = (
+    "leaps between bright and dark all over, as where upper bits were cut off. Check its Bits "
+    "Stored (0028,0101)."
+)
 _SIDES = {"L": "left", "R": "right"}
 
 Severity = Literal["block", "warn"]
@@ -89,7 +93,7 @@ def assess(
         breast = model_input.breasts[view]
         content = [*_content(view, breast)]
         if not _blocked(content):
-            content += _shape(view, appearance(pixels), breast, acceptance)
+            content += _shape(images[view], appearance(pixels), breast, acceptance)
         reasons += content
         if not _blocked(content):  # else it has no side
             orientation = acquisition.patient_orientation if acquisition else ()
@@ -219,16 +223,16 @@ def _content(view: View, breast: BreastRegion) -> Iterator[Reason]:
 
 
 def _shape(
-    view: View, seen: Appearance | None, breast: BreastRegion, acceptance: Acceptance
+    image: StoredImage, seen: Appearance | None, breast: BreastRegion, acceptance: Acceptance
 ) -> Iterator[Reason]:
+    view = image.view
     if seen is None:
         yield _reason(CONTENT, "block", view, f"{view} shows nothing. {_REMEDY}")
     elif seen.grain < limits.MIN_GRAIN:
         what = f"{view} shows noise: neighbouring pixels agree by {seen.grain:.2f} of 1."
         yield _reason(CONTENT, "block", view, f"{what} Check how its pixels were stored.")
-    elif seen.pieces > limits.MAX_PIECES:
-        what = f"{view} shows a breast in pieces, {seen.pieces:.1f} in a row, as where upper bits"
-        yield _reason(CONTENT, "block", view, f"{what} were cut off. Check its Bits Stored.")
+    elif image.reduction is None and wrapped(image) > limits.MAX_WRAPPED:
+        yield _reason(CONTENT, "block", view, f"{view} {_LEAPS}")
     elif seen.contact < limits.MIN_CONTACT or seen.tip > limits.MAX_TIP:
         what = (
             f"{view} does not show what is shaped as a breast: {seen.contact:.0%} of it begins at "
@@ -241,7 +245,14 @@ def _shape(
                 f"{view} has a compact bright area of {seen.bright_body:.0%} of the breast, as a "
                 "breast implant makes; the model was not validated on implants."
             )
-            yield _reason(IMPLANT, "block", view, message)
+            # An implant is in both views of a breast; in an oblique one the muscle may be as white.
+            severity: Severity = "block" if view.projection == "CC" else "warn"
+            yield _reason(IMPLANT, severity, view, message)
+    elif image.reduction is not None and wrapped(image) > limits.MAX_WRAPPED:
+        yield _reason(CONTENT, "warn", view, f"{view} {_LEAPS}")
+    elif seen.pieces > limits.MAX_PIECES:
+        what = f"{view} shows a breast in pieces, {seen.pieces:.1f} in a row: its fat is black."
+        yield _reason(CONTENT, "warn", view, f"{what} {_REMEDY}")
     elif breast.saturated > limits.HIGH_SATURATED:
         what = f"{view} shows {breast.saturated:.0%} of the breast as white, without structure."
         yield _reason(CONTENT, "warn", view, f"{what} {_REMEDY}")

@@ -10,8 +10,8 @@ G04        One image, two views    pixels: blocks
 G05        Side                    header: an error; pixels and header: blocks, or warns of an
                                    image that is stored mirrored and says so
 G07        Modified view           header: an error; a view modifier that is accepted: warns
-G08        Breast implant          header: an error; pixels: blocks; neither for a model that was
-                                   validated on implants
+G08        Breast implant          header: an error; pixels: blocks, warns of an oblique view
+                                   alone; nothing for a model that was validated on implants
 G09        Content                 pixels: an error, blocks or warns; annotation and loss: warns
 G10        Geometry                header: an error; header and pixels: blocks
 G11        Device                  header: warns of one that the model was not validated on
@@ -58,6 +58,7 @@ CODES: dict[str, Code] = {
         errors=frozenset(
             {
                 "biopsy",
+                "contrast_enhanced",
                 "dicomdir",
                 "multi_frame",
                 "not_greyscale",

@@ -83,7 +83,7 @@ def build_view(image: StoredImage, preprocessing: Preprocessing) -> _Built:
 
 
 def _build_view(image: StoredImage, preprocessing: Preprocessing) -> tuple[_Built, bool]:
-    """Build a view, and say whether the crop is that of the image decoded in full for certain."""
+    """Build a view, and say whether the breast is that of the image decoded in full for certain."""
     with _naming(image):
         scale = _lowered(_grey_scale(image, preprocessing), image)
         threshold = scale.darkest + preprocessing.segmentation_threshold * (1.0 - scale.darkest)
@@ -179,8 +179,8 @@ def decode_and_build_view(
     """Decode one view and build its share of the model input.
 
     JPEG 2000 is decoded without as many resolution levels as the preprocessing allows. Where the
-    breast turns out to be too small for that, or its edge too sharp to tell its box for certain,
-    the image is decoded again with more of them.
+    breast turns out to be too small for that, or its edge too sharp to tell for certain its box and
+    the bright regions that belong to it, the image is decoded again with more of them.
 
     Returns
     -------

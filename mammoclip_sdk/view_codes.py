@@ -79,7 +79,10 @@ _SPELLED = {
     "TANG": "tangential",
     "EKLUND": IMPLANT_DISPLACED,
 }
-SYNTHETIC_2D = re.compile(r"C-?VIEW|S-?VIEW|INTELLIGENT ?2D|V-?PREVIEW|TOMO_2D|GENERATED_2D")
+SYNTHETIC_2D = re.compile(
+    r"C-?VIEW|S-?VIEW|V-?PREVIEW|(?:INTELLIGENT|INSIGHT) ?2D|TOMO_2D|GENERATED_2D"
+    r"|SYNTHETIC|SYNTHESI[SZ]ED|(?<![A-Z])SYN[-_ ]?2D"
+)
 """What vendors call a 2D image synthesised from tomosynthesis, in upper case."""
 _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 _SIDES = {"L": "L", "LEFT": "L", "LT": "L", "R": "R", "RIGHT": "R", "RT": "R"}
@@ -130,7 +133,8 @@ def read_label(text: str) -> Label:
     projections: set[str] = set()
     modifiers: set[str] = set()
     unread: set[str] = set()
-    text = SYNTHETIC_2D.sub(" ", text.upper())  # the "S" of "S-View" is no suffix
+    text = SYNTHETIC_2D.sub(" ", text.upper())  # the "S" of "S-View" is no suffix,
+    text = re.sub(r"(?<=CC|LO)['\u2019]S\b", "", text)  # nor is that of "CC's"
     words = re.findall(r"[A-Z]+", text)
     for word in words:
         label = _LABEL.fullmatch(word)

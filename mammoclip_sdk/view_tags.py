@@ -14,6 +14,7 @@ from mammoclip_sdk.header import Header, described
 from mammoclip_sdk.view_codes import Label, modifier_of_code, projection_of_code, read_label
 
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+_BOTH = frozenset({"B", "BILATERAL"})
 _TEXTS = ("AcquisitionDeviceProcessingDescription", "SeriesDescription", "PaddleDescription")
 """The more trustworthy first; Fuji writes the view into the first."""
 _NAMES = {
@@ -82,12 +83,19 @@ def _side(
     header: Header, position: Label, texts: Mapping[str, Label]
 ) -> tuple[str | None, bool, list[str]]:
     """Laterality by its three tags, which View Position may not contradict; then by text."""
+    of_image, of_series = header.one("ImageLaterality"), header.one("Laterality")
+    of_frames = _frame_lateralities(header)
+    notes = []
+    if of_series.upper() in _BOTH and any([of_image, *of_frames]):
+        # The series may hold both breasts; which one this image shows, its own tag says.
+        notes.append(f"{_NAMES['Laterality']} names both breasts")
+        of_series = ""
     tagged = {
         _NAMES[keyword]: {_laterality(header, keyword, value) for value in values if value}
         for keyword, values in (
-            ("ImageLaterality", [header.one("ImageLaterality")]),
-            ("FrameLaterality", _frame_lateralities(header)),
-            ("Laterality", [header.one("Laterality")]),
+            ("ImageLaterality", [of_image]),
+            ("FrameLaterality", of_frames),
+            ("Laterality", [of_series]),
         )
     }
     said_by_text = {
@@ -105,15 +113,12 @@ def _side(
     sides = {side for said in witnesses.values() for side in said}
     if len(sides) > 1:
         raise _contradiction(header, witnesses, "side", "laterality_contradiction")
-    return (
-        next(iter(sides), None),
-        by_text,
-        [f"{tag} names the other side" for tag, said in said_by_text.items() if said != sides],
-    )
+    notes += [f"{tag} names the other side" for tag, said in said_by_text.items() if said != sides]
+    return next(iter(sides), None), by_text, notes
 
 
 def _laterality(header: Header, keyword: str, value: str) -> str:
-    if value.upper() in ("B", "BILATERAL"):
+    if value.upper() in _BOTH:
         raise refusal(header, "an image of both breasts", "both_breasts")
     side = _SIDES.get(value.upper())
     if side is None:

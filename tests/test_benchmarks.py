@@ -36,9 +36,10 @@ def test_the_readme_repeats_the_shipped_bundles_own_figures():
     assert region("demo-model") == accuracy_text(read_bundle(DEMO_BUNDLE).manifest).strip()
 
 
-def test_the_readme_repeats_the_last_latency_report():
-    report = README.parent / "benchmarks" / "results" / "latency.md"
-    assert region("latency") == report.read_text().partition("\n\n")[2].strip()
+@pytest.mark.parametrize("name", ["latency", "reading"])
+def test_the_readme_repeats_the_last_report(name):
+    report = README.parent / "benchmarks" / "results" / f"{name}.md"
+    assert region(name) == report.read_text().partition("\n\n")[2].strip()
 
 
 def test_contenders_are_timed_in_turn_after_a_warm_up():

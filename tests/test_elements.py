@@ -427,3 +427,14 @@ def test_tables_and_what_is_not_converted_may_be_longer() -> None:
     assert len(scan(private + element(0x60003000, b"OW", bytes(2**21)))) == 2
     assert code_of(element(0x60003000, b"LO", bytes(8194))) == "value_too_long"
     assert scan(element(UNREAD, b"LT", bytes(60_000))) == []
+
+
+def test_nothing_is_handed_over_that_nobody_reads() -> None:
+    package = Path(elements.__file__).parent
+    others = "".join(
+        path.read_text("utf-8") for path in package.glob("*.py") if path.name != "elements.py"
+    )
+    keywords = elements._KEYWORDS.split()
+    known_otherwise = {"SpecificCharacterSet", "AcquisitionTime", "ContentDate", "ContentTime"}
+    unread = {keyword for keyword in keywords if f'"{keyword}"' not in others}
+    assert unread == known_otherwise  # by its tag, and as "{kind}Date" and "{kind}Time"

@@ -86,7 +86,7 @@ def test_the_image_type_and_descriptions_may_have_several_values() -> None:
         ({"Laterality": "X"}, "unsupported_laterality"),
         ({"SharedFunctionalGroupsSequence": framed("U")}, "unsupported_laterality"),
         ({"ImageLaterality": "B"}, "both_breasts"),
-        ({"Laterality": "B"}, "both_breasts"),
+        ({"Laterality": "B", "ImageLaterality": None}, "both_breasts"),
         ({"SharedFunctionalGroupsSequence": framed("B")}, "both_breasts"),
         ({"PerFrameFunctionalGroupsSequence": framed("B")}, "both_breasts"),
         ({"SharedFunctionalGroupsSequence": framed("R")}, "laterality_contradiction"),
@@ -109,6 +109,18 @@ def test_a_header_that_disagrees_with_itself_is_refused(
     with pytest.raises(UnsupportedImageError) as caught:
         read(**values)
     assert caught.value.code == reason
+
+
+@pytest.mark.parametrize("both", ["B", "Bilateral"])
+@pytest.mark.parametrize(
+    "values", [{}, {"ImageLaterality": None, "SharedFunctionalGroupsSequence": framed("L")}]
+)
+def test_a_series_of_both_breasts_may_hold_an_image_of_one(
+    values: dict[str, Any], both: str
+) -> None:
+    mammogram = read(Laterality=both, **values)
+    assert mammogram.view == View.LCC
+    assert mammogram.notes == ("x: Laterality (0020,0060) names both breasts",)
 
 
 @pytest.mark.parametrize("side", ["LEFT", "left", " l"])
@@ -299,6 +311,8 @@ def test_what_a_bundle_accepts_is_read_and_nothing_more(
     "values",
     [
         {"SeriesDescription": "L CC post biopsy"},
+        {"ContrastBolusAgent": "none"},
+        {"AcquisitionDeviceProcessingDescription": "HIGH CONTRAST"},
         {"PaddleDescription": "18X24 M"},
         {"PaddleDescription": "24X29 R"},
         {"SeriesDescription": "Screening Image L CC"},

@@ -322,6 +322,28 @@ def test_a_lut_that_contradicts_its_descriptor_is_refused(
     assert caught.value.code == "lut"
 
 
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        (0x00280120, "UV", 2**64 - 1),
+        (0x00280120, "UL", 2**16),
+        (0x00280120, "SV", -(2**15) - 1),
+        (0x00283002, "UV", [3, 2**64 - 1, 16]),
+    ],
+)
+def test_a_number_of_more_than_16_bits_is_refused_by_its_tag(tag: int, vr: str, value: Any) -> None:
+    image = exams.dataset(View.LCC, PLAIN)
+    table = Dataset()
+    table.add_new(0x00283002, "US", [3, 0, 16])
+    table.add_new(0x00283006, "US", [1, 2, 3])
+    image.VOILUTSequence = [table]
+    (table if tag in table else image).add_new(tag, vr, value)
+    with pytest.raises(DicomReadError) as caught:
+        decode(source(image))
+    assert caught.value.code == "value_unreadable"
+    assert described(tag) in caught.value.found
+
+
 COMPRESSED = [row for row in VARIANTS if row.syntax in gate.ACCEPTED_SYNTAXES
               - gate.NATIVE_SYNTAXES - {gate.RLE} and not row.signed]  # fmt: skip
 
@@ -346,6 +368,18 @@ def test_a_frame_must_agree_with_the_header(variant: Variant) -> None:
         with pytest.raises(PixelError) as caught:
             decode(image)
         assert caught.value.code == reason
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [row for row in COMPRESSED if row.tolerance == 0],
+    ids=lambda variant: variant.name,
+)
+def test_zeros_behind_the_end_of_a_frame_are_no_damage(variant: Variant) -> None:
+    pixels = exams.codes(View.LCC, variant)
+    frame = exams.compress(pixels, variant)
+    assert np.array_equal(decode(framed(variant, frame + bytes(4000))).pixels, pixels)
+    assert refusal(framed(variant, frame + b"\xff\xff")) == "truncated"
 
 
 def test_a_frame_in_another_process_than_the_transfer_syntax_is_refused() -> None:
@@ -625,6 +659,9 @@ def test_a_codestream_that_the_standard_does_not_know_reaches_no_decoder(
 def test_jpeg_2000_has_limits_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     variant = ROW["jpeg-2000-lossless"]
     assert refusal(changed(variant, Rows=6000, Columns=5334)) == "image_size"
+    largest_detector = 5928 * 4728
+    assert largest_detector < frame_module.MOST_JPEG_2000_PIXELS
+    assert largest_detector * 9 / 8 < frame_module.MOST_JPEG_2000_BYTES
     size = len(frame_of(variant))
     monkeypatch.setattr(frame_module, "MOST_JPEG_2000_BYTES", size)
     decode(changed(variant))

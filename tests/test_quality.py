@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mammoclip_sdk import limits, pixels, tensor
-from mammoclip_sdk.appearance import appearance, likeness
+from mammoclip_sdk.appearance import appearance, likeness, wrapped
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.exam import (
     PLAIN,
@@ -24,6 +24,7 @@ from mammoclip_sdk.exam import (
     DisplayAttributes,
     Exam,
     ModelInput,
+    Reduction,
     SourceImage,
     StoredImage,
     View,
@@ -274,12 +275,16 @@ def test_accepted_modifiers_warn_and_a_displaced_implant_is_none_of_them() -> No
     assert "rolled lateral, partial view" in found[0].message
 
 
-def test_a_compact_white_area_is_an_implant_that_no_header_declares() -> None:
-    picture = breast(0)
+@pytest.mark.parametrize(("view", "severity"), [(View.LCC, "block"), (View.LMLO, "warn")])
+def test_a_compact_white_area_is_an_implant_that_no_header_declares(
+    view: View, severity: str
+) -> None:
+    """In an oblique view alone it may be the pectoral muscle, under a hard window."""
+    picture = breast(VIEWS.index(view))
     picture[60:132, 5:60] = 1
-    given = model_input({View.LCC: replace(GOOD, saturated=0.3)}, shown={View.LCC: picture})
+    given = model_input({view: replace(GOOD, saturated=0.3)}, shown={view: picture})
     found = judge(given=given)
-    assert brief(found) == [("G08", "block", "LCC")]
+    assert brief(found) == [("G08", severity, view)]
     assert judge(given=given, acceptance=replace(ACCEPTANCE, implants=True)) == ()
 
 
@@ -371,15 +376,61 @@ def pieces() -> NDArray[np.float32]:
         (noise(), "shows noise"),
         (slice_of_a_body(), "not show what is shaped as a breast: 4"),
         (limb(), "100% of its height is left at the far end"),
-        (pieces(), "a breast in pieces"),
         (np.zeros(SIZE, np.float32), "shows nothing"),
     ],
-    ids=["noise", "slice", "limb", "pieces", "nothing"],
+    ids=["noise", "slice", "limb", "nothing"],
 )
 def test_what_is_no_breast_blocks(picture: NDArray[np.float32], words: str) -> None:
     (found,) = judge(given=model_input(shown={View.LMLO: picture}))
     assert brief((found,)) == [("G09", "block", "LMLO")]
     assert words in found.message
+
+
+def test_a_breast_in_pieces_warns() -> None:
+    (found,) = judge(given=model_input(shown={View.LMLO: pieces()}))
+    assert brief((found,)) == [("G09", "warn", "LMLO")]
+    assert "a breast in pieces, 5.5 in a row" in found.message
+
+
+def test_tissue_of_one_brightness_is_no_noise_for_its_rim() -> None:
+    """A dense breast shown bright: its texture is weak beside the step from air to its rim."""
+    picture = np.where(breast(0) > 0, 0.9 + 0.05 * (breast(0) - 0.5), 0).astype(np.float32)
+    rim = (picture > 0) & ((np.roll(picture, 1, 0) == 0) | (np.roll(picture, -1, 0) == 0))
+    seen = appearance(np.where(rim, 0.3, picture).astype(np.float32))
+    assert seen is not None
+    assert seen.grain > 0.7
+    assert judge(given=model_input(shown={View.LCC: np.where(rim, 0.3, picture)})) == ()
+
+
+def leaping(rows: int) -> StoredImage:
+    """A stored LCC whose first ``rows`` of 20 rows leap four times, and the others twice."""
+    pixels = np.full((20, 16), 1000, np.uint16)
+    pixels[:, 3:5] = 4000
+    pixels[:rows, 8:10] = 4000
+    return replace(images()[View.LCC], pixels=pixels)
+
+
+@pytest.mark.parametrize(("rows", "blocks"), [(3, False), (4, True)])
+def test_rows_that_leap_more_often_than_edges_explain_block(rows: int, blocks: bool) -> None:
+    stored = images() | {View.LCC: leaping(rows)}
+    assert wrapped(stored[View.LCC]) == rows / 20
+    assert brief(judge(stored=stored)) == ([("G09", "block", "LCC")] if blocks else [])
+
+
+def test_leaps_in_a_reduced_image_warn() -> None:
+    reduction = Reduction(levels=1, source_shape=(192, 96), reversible=True)
+    stored = images() | {View.LCC: replace(leaping(20), reduction=reduction)}
+    assert brief(judge(stored=stored)) == [("G09", "warn", "LCC")]
+    limb_of = model_input(shown={View.LCC: limb()})
+    assert brief(judge(given=limb_of, stored=stored)) == [("G09", "block", "LCC")]
+
+
+def test_a_change_of_sign_is_no_leap() -> None:
+    ramp = np.tile(900 * np.sin(np.arange(60) / 4), (20, 1)).astype(np.int64)
+    signed = replace(TWELVE_BITS, signed=True)
+    image = replace(images()[View.LCC], pixels=(ramp & 0xFFF).astype(np.uint16))
+    assert wrapped(replace(image, display=signed)) == 0
+    assert wrapped(image) == 1
 
 
 @pytest.mark.parametrize(
@@ -516,6 +567,25 @@ def test_a_window_that_ruins_the_image_blocks(
     window = Window(center=center * right.width, width=max(1.0, width * right.width))
     ruined = shown_by(stored, windows=(window,), voi_function="LINEAR")
     assert judged(ruined) == of_all_views("G09")
+
+
+@pytest.mark.parametrize(("center", "width"), [(0.3, 0.35), (1.2, 2.4)])
+def test_a_window_that_hides_fat_does_not_block(
+    stored: dict[View, StoredImage], center: float, width: float
+) -> None:
+    """Devices differ that much in what they show fat as; all of it may be black."""
+    (right,) = stored[View.LCC].display.windows
+    window = Window(center=center * right.width, width=width * right.width)
+    found = judged(shown_by(stored, windows=(window,), voi_function="LINEAR"))
+    assert {(code, severity) for code, severity, _ in found} <= {("G09", "warn")}
+
+
+def test_images_whose_upper_bits_were_cut_off_block(stored: dict[View, StoredImage]) -> None:
+    cut = {
+        view: replace(image, pixels=image.pixels & (2 ** (image.display.bits_stored - 2) - 1))
+        for view, image in stored.items()
+    }
+    assert judged(cut) == of_all_views("G09")
 
 
 def test_air_with_nothing_but_a_lead_marker_blocks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,6 +176,10 @@ def test_the_codes_are_those_of_the_gate_and_each_is_explained() -> None:
         assert row.title
         assert row.action.endswith(".")
         assert f"\n{code}        {row.title}" in (reasons.__doc__ or "")
+    readme = Path(mammoclip_sdk.__file__).parents[1] / "README.md"
+    assert re.findall(r"^\| (G\d\d) \|", readme.read_text("utf-8"), re.MULTILINE) == [
+        *reasons.CODES
+    ]
 
 
 @pytest.mark.parametrize(

@@ -199,19 +199,21 @@ def test_readme_command_lines_are_known_to_the_program():
         assert all(option in help_text for option in options), line
 
 
-def test_readme_example_scores_the_example_exam():
-    [example] = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    assert '"path/to/exam"' in example
-    folder = ROOT / "mammoclip_sdk" / "demo" / "exam"
-    done = subprocess.run(
-        [sys.executable, "-c", example.replace('"path/to/exam"', repr(str(folder)))],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    name, probability = done.stdout.split()
-    assert name == "malignancy"
-    assert 0.0 < float(probability) < 1.0
+def test_readme_examples_score_the_example_exam():
+    examples = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    assert ['"path/to/exam"' in example for example in examples] == [True, False]
+    assert ['"path/to/archive"' in example for example in examples] == [False, True]
+    folder = repr(str(ROOT / "mammoclip_sdk" / "demo" / "exam"))
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", re.sub('"path/to/(exam|archive)"', lambda _: folder, example)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        name, probability = done.stdout.split()
+        assert name == "malignancy"
+        assert 0.0 < float(probability) < 1.0
 
 
 def _program(*words: str) -> str:

@@ -91,6 +91,8 @@ def test_hostile_files_end_in_a_result_or_in_an_error_of_ours(good: Path, tmp_pa
         ("a pipe that nobody writes to", "not_a_file"),
         ("a file of 257 MiB", "file_too_large"),
         ("a file of 0 bytes", "not_dicom"),
+        ("00280120 UV with every bit set", "value_unreadable"),
+        ("VOI LUT: first value of 64 bits", "value_unreadable"),
     ):
         assert refused[name] == code
 

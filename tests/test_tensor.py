@@ -555,6 +555,18 @@ def test_an_edge_too_sharp_to_tell_the_crop_is_looked_at_in_full():
     assert decoder.asked == [2, 1, 0]
 
 
+@pytest.mark.parametrize(("bridge", "asked"), [(150, [2]), (245, [2, 1]), (350, [2])])
+def test_tissue_that_may_or_may_not_touch_the_breast_is_looked_at_in_full(bridge, asked):
+    row, column = np.mgrid[:2048, :1536] + 0.5
+    gap = np.abs(np.hypot(row - 1024, column - 300) - 130)  # a dark ring round tissue in the box
+    pixels = soft_breast() * np.clip((gap - 20) / 40, 0, 1)
+    pixels[1024:1032, 300:500] = np.maximum(pixels[1024:1032, 300:500], bridge)
+    decoder = Decoder(pixels.astype(np.uint16))
+    keys = replace(PREPROCESSING, height=100, width=100, jpeg2000_reduction=2)
+    tensor.decode_and_build_view(SourceImage(view=View.LCC, name=""), keys, decoder)
+    assert decoder.asked == asked  # a block of 205 is as bright as the threshold
+
+
 @pytest.mark.parametrize(
     ("padding", "photometric", "asked"),
     [

@@ -123,7 +123,15 @@ REFUSED: list[tuple[str, Change]] = [
     ("biopsy", setting(ImageType=["ORIGINAL", "PRIMARY", "STEREO"])),
     ("biopsy", setting(SeriesDescription="Stereotactic scout L CC")),
     ("biopsy", setting(PaddleDescription="BIOPSY 5X5")),
+    ("contrast_enhanced", setting(ContrastBolusAgent="IOHEXOL")),
+    ("contrast_enhanced", setting(SeriesDescription="L CC CESM low energy")),
+    ("contrast_enhanced", setting(ImageType=["DERIVED", "PRIMARY", "", "RECOMBINED"])),
+    ("contrast_enhanced", setting(AcquisitionDeviceProcessingDescription="CEM subtraction")),
     ("synthetic_2d", setting(SeriesDescription="L CC C-View")),
+    ("synthetic_2d", setting(SeriesDescription="Insight 2D L CC")),
+    ("synthetic_2d", setting(SeriesDescription="L CC SYN2D")),
+    ("synthetic_2d", setting(DerivationDescription="Synthesized from tomosynthesis")),
+    ("synthetic_2d", setting(AcquisitionDeviceProcessingDescription="S-View")),
     ("synthetic_2d", setting(SeriesDescription="L CC S-View")),
     ("synthetic_2d", setting(ImageType=["DERIVED", "PRIMARY", "TOMO_2D"])),
     ("synthetic_2d", setting(ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"])),
@@ -702,6 +710,12 @@ def test_anything_else_is_refused_with_a_reason(views: Any, reason: str) -> None
 def test_labels(text: str, side: str | None, projection: str | None) -> None:
     label = read_label(text)
     assert (label.side, label.projection) == (side, projection)
+
+
+@pytest.mark.parametrize("text", ["L CC's, screening", "MLO's", "CC\u2019s"])
+def test_the_s_of_a_plural_is_no_spot_compression(text: str) -> None:
+    assert read_label(text).modifiers == frozenset()
+    assert read_label("L CC S").modifiers == {"spot compression"}
 
 
 def test_view_codes_agree_with_pydicoms_copy_of_cid_4014() -> None:

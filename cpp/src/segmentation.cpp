@@ -185,6 +185,17 @@ bool same_place(const Breast& one, const Breast& other) {
            one.chest_wall_right == other.chest_wall_right;
 }
 
+// Whether every block that is bright in any case is kept by both masks, or by none: two regions that
+// only just touch, or do not, make one breast or two without moving its box.
+bool same_tissue(const BlockMask& bright, const Breast& one, const Breast& other) {
+    for (std::size_t block = 0; block < bright.inside.size(); ++block) {
+        if (bright.inside[block] != 0 && one.mask.inside[block] != other.mask.inside[block]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 template <typename Pixel>
@@ -197,13 +208,16 @@ Breast find_breast(const Image<Pixel>& image, double threshold) {
     }
     const BlockMeans blocks = block_means(image);
     const BlockMask mask = empty_mask(image);
-    const auto found = [&](double error) {
-        return breast_of(brighter_blocks(mask, blocks, threshold, error), rows, columns);
+    const auto bright = [&](double error) {
+        return brighter_blocks(mask, blocks, threshold, error);
     };
     const double error = sample_error * static_cast<double>(std::int64_t{1} << image.reduction.levels) /
                          static_cast<double>(mask.side);
-    Breast breast = found(0.0);
-    breast.certain = same_place(found(error), found(-error));
+    const BlockMask surely_bright = bright(-error);
+    const Breast least = breast_of(surely_bright, rows, columns);
+    const Breast most = breast_of(bright(error), rows, columns);
+    Breast breast = breast_of(bright(0.0), rows, columns);
+    breast.certain = same_place(most, least) && same_tissue(surely_bright, most, least);
     return breast;
 }
 

@@ -82,15 +82,15 @@ struct Breast {
     Rectangle box;                  // smallest rectangle of source pixels that holds those blocks
     bool chest_wall_right = false;  // more of its pixels lie in the right half than in the left
     BlockMask mask;                 // those blocks and their eight neighbours, to keep the skin line
-    bool certain = true;            // no box but this one fits a reduced image; see find_breast
+    bool certain = true;            // no other breast fits a reduced image; see find_breast
 };
 
 // Largest bright region: of the blocks whose mean displayed value is above the threshold, the
 // 4-connected component with most blocks (of equals, the one met first from the top left). Block
 // side: the longer side of the image over 256, rounded, at least 1. A lead marker is a component
 // of its own and therefore neither wins nor widens the box. Of a reduced image the blocks' means are
-// known up to the place of an edge between two samples; where that could move the box or change the
-// side, the breast is not certain.
+// known up to the place of an edge between two samples; where that could move the box, change the
+// side, or join or part bright regions, the breast is not certain.
 template <typename Pixel>
 Breast find_breast(const Image<Pixel>& image, double threshold);
 
