@@ -119,7 +119,6 @@ def _differences(
     decoded: Mapping[int, StoredImage], preprocessing: Preprocessing
 ) -> Iterator[Difference]:
     full, placed, _ = tensor.build_view(decoded[0], preprocessing)
-    inside = full > preprocessing.segmentation_threshold
 
     def decode(image: SourceImage, *, levels: int) -> StoredImage:
         return decoded[levels]
@@ -130,6 +129,8 @@ def _differences(
         image, _ = tensor.decode_and_build_view(_SOURCE, policy, decode)
         _, _, height, width = geometry.crop
         _, _, placed_height, placed_width = geometry.placed
+        # Of both: tissue that one of the two leaves out is the largest difference there is.
+        inside = np.maximum(full, reduced) > preprocessing.segmentation_threshold
         error = np.sqrt(np.mean((reduced - full)[inside] ** 2, dtype=np.float64))
         yield Difference(
             image="",

@@ -10,15 +10,16 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mammoclip_sdk import errors
+    from mammoclip_sdk import archive, errors
     from mammoclip_sdk.exam import View
     from mammoclip_sdk.prediction import Prediction
     from mammoclip_sdk.predictor import Predictor, predict
 
-__all__ = ["Prediction", "Predictor", "View", "__version__", "errors", "predict"]
+__all__ = ["Prediction", "Predictor", "View", "__version__", "archive", "errors", "predict"]
 
 __version__ = importlib.metadata.version("mammoclip-sdk")
 
+_MODULES = ("archive", "errors")
 _HOMES = {
     "Prediction": "prediction",
     "Predictor": "predictor",
@@ -28,8 +29,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("mammoclip_sdk.errors")
+    if name in _MODULES:
+        return importlib.import_module(f"mammoclip_sdk.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"mammoclip_sdk.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from mammoclip_sdk.predictor import Predictor
 
 EXIT_ERROR = 2
-EXIT_ABSTAINED = 3
+EXIT_NOT_SCORED = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 _CODES = (
     "Exit codes: 0 done; 2 refused, with the reason on stderr (and as JSON on stdout with "
-    "--json); 3 read, but not scored (abstained); 1 a defect of this software."
+    "--json); 3 read, but not scored (abstained), or nothing that scan takes for an exam; "
+    "1 a defect of this software."
 )
 
 
@@ -126,7 +127,11 @@ def predict(
     strict: Strict = False,
     isolate: Annotated[
         bool,
-        typer.Option("--isolate", help="Decode in processes that a hostile file cannot outlive."),
+        typer.Option(
+            "--isolate",
+            help="Decode in child processes with limits of memory and time, for files you do not "
+            "trust.",
+        ),
     ] = False,
     as_json: AsJson = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page there.")] = None,
@@ -162,6 +167,8 @@ def scan(
             _print_json(console.archive_values(found))
         else:
             _print(console.archive_lines(found))
+        if not found.exams:  # to a script, this must not look like an archive that was scored
+            raise typer.Exit(EXIT_NOT_SCORED)
 
 
 @app.command(epilog=_CODES)
@@ -273,7 +280,7 @@ def _score(
         if report is not None:
             _print([console.report_line(report)], wrap=False)  # a path is there to be copied
     if prediction.status == "abstained":
-        raise typer.Exit(EXIT_ABSTAINED)
+        raise typer.Exit(EXIT_NOT_SCORED)
 
 
 def _is_file(path: Path) -> bool:

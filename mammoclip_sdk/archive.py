@@ -10,7 +10,6 @@ dies, costs time alone: what it was given is read here.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import subprocess
@@ -20,13 +19,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import spawn
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from mammoclip_sdk.errors import InputError
 from mammoclip_sdk.exam import PLAIN, Acceptance, Exam
 from mammoclip_sdk.folder import FoundFile, examine, list_files, without_rejected
+from mammoclip_sdk.interpreter import child_command
 from mammoclip_sdk.views import exam_of
 
 _CHUNK = 32
@@ -81,8 +80,9 @@ def scan(
         Searched with its subfolders. Studies are told apart by Study Instance UID and Patient ID,
         wherever their files lie.
     strict, acceptance
-        As for `views.read_exam`; a study that does not meet them is incomplete. With ``strict``
-        so is one with a damaged file in a folder of its own.
+        As for `views.read_exam`; a study that does not meet them is incomplete. A damaged file
+        that does not say its study is told in the notes of every exam with images in its folder;
+        with ``strict`` those studies are incomplete.
     workers
         Most processes to read with, this one included; None takes one for each core.
     progress
@@ -97,12 +97,12 @@ def scan(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; expected 1 or more")
-    jobs, unsearched = list_files(folder)
+    jobs, unsearched = list_files(folder, holding="the DICOM files of any number of studies")
     processes = min(workers or _cores(), max(1, len(jobs) // _WORTH_A_CHILD))
     read = _Reading(jobs, acceptance).run(processes, progress or (lambda _done, _total: None))
     files = unsearched + without_rejected(read)
     studies = _studies(files)
-    damaged = _damaged(files if strict else [])
+    damaged = _damaged(files)
     exams: list[Exam] = []
     incomplete: list[Incomplete] = []
     for name, study in zip(_names(studies), studies, strict=True):
@@ -215,24 +215,14 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-_CHILD = (
-    "import json, sys\n"
-    "sys.path[:] = json.loads(sys.argv[1])\n"
-    "from mammoclip_sdk.archive import serve\n"
-    "serve()\n"
-)
-
-
 @contextmanager
 def _children(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start processes that `serve`; none in a frozen program, whose executable is no Python."""
-    python = spawn.get_executable()  # what multiprocessing.set_executable chose
-    if not python or getattr(sys, "frozen", False):
-        count = 0
-    command = [os.fsdecode(python), "-P", "-c", _CHILD, json.dumps(sys.path)]
+    """Start processes that `serve`; none where no interpreter is known."""
+    known = child_command("archive")
+    commands = [known] * count if known else []
     children: list[subprocess.Popen[bytes]] = []
     try:
-        for _ in range(count):
+        for command in commands:
             with suppress(OSError):
                 children.append(
                     subprocess.Popen(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
+
+from mammoclip_sdk.errors import NotDicomError
+
+_LISTED = 20  # skipped files of one kind that are named before they are only counted
 
 if TYPE_CHECKING:
     from mammoclip_sdk.archive import Archive
@@ -32,9 +36,12 @@ def prediction_lines(prediction: Prediction, manifest: Manifest) -> Iterator[Tex
     for score in prediction.findings:
         yield from _finding_lines(score, findings[score.name])
     for reason in sorted(prediction.reasons, key=lambda reason: reason.severity != "block"):
-        yield Text(f"  {reason.code} {reason.message}")
+        weight = "blocks" if reason.severity == "block" else "caution"
+        yield Text(f"  {reason.code} {weight}: {reason.message}")
     for record in prediction.views:
         yield Text(f"  {record.view:<4}  {record.name}")
+        if record.reduction_levels:
+            yield Text(f"        finest resolution levels left out: {record.reduction_levels}")
         for other in record.alternatives:
             yield Text(f"        not {other.name}: {other.reason}", "dim")
     for note in prediction.notes:
@@ -70,18 +77,15 @@ def bundle_lines(bundle: Bundle) -> Iterator[Text]:
     yield Text(f"  sha256     {bundle.sha256}")
     yield Text(f"  use        {manifest.intended_use}")
     accepted = manifest.acceptance
-    others = [
-        kind
-        for kind, accepts in (
-            ("breasts with implants", accepted.implants),
-            ("synthetic 2D images", accepted.synthetic_2d),
-        )
-        if accepts
-    ]
-    also = "".join(f", {kind}" for kind in others)
-    yield Text(f"  accepts    mammograms{also}; validated on {len(accepted.devices)} devices")
+    kinds = {"implants": accepted.implants, "synthesised 2D": accepted.synthetic_2d}
+    said = ", ".join(kind if accepts else f"no {kind}" for kind, accepts in kinds.items())
+    devices = _count(len(accepted.devices), "device")
+    yield Text(f"  accepts    {said}; validated on {devices}")
     keys = manifest.preprocessing
-    yield Text(f"  input      {keys.height} x {keys.width} pixels a view, {keys.geometry}")
+    yield Text(
+        f"  input      {keys.height} x {keys.width} pixels a view, {keys.geometry}, "
+        f"jpeg2000_reduction {keys.jpeg2000_reduction}"
+    )
     for graph in manifest.graphs:
         size = len(bundle.files[graph.file]) / 1e6
         yield Text(f"  graph      {graph.file}, {graph.precision}, {size:.1f} MB")
@@ -114,7 +118,7 @@ def bundle_values(bundle: Bundle) -> dict[str, object]:
 
 
 def archive_lines(archive: Archive) -> Iterator[Text]:
-    """List exams and incomplete studies; of skipped files, how many there are of each kind."""
+    """List exams, incomplete studies, and by kind the skipped files that are DICOM."""
     for exam in archive.exams:
         yield Text(f"exam        {_place(exam)}")
         for other in exam.alternatives:
@@ -122,14 +126,24 @@ def archive_lines(archive: Archive) -> Iterator[Text]:
     for study in archive.incomplete:
         yield Text(f"incomplete  {study.name}")
         yield Text(f"            {error_text(study.error)}", "dim")
-    kinds = Counter(f"{file.error.code}" for file in archive.skipped)
-    for code, count in sorted(kinds.items()):
-        yield Text(f"skipped     {count} x {code}")
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for file in archive.skipped:
+        kinds[str(file.error.code)].append(file.name)
+    for code, names in sorted(kinds.items()):
+        yield Text(f"skipped     {len(names)} x {code}")
+        if code != NotDicomError.code:
+            yield from (Text(f"            {name}", "dim") for name in names[:_LISTED])
+            if len(names) > _LISTED:
+                yield Text(f"            and {len(names) - _LISTED} more", "dim")
     yield Text(
-        f"{len(archive.exams)} exams, {len(archive.incomplete)} incomplete, "
-        f"{len(archive.skipped)} files skipped",
+        f"{_count(len(archive.exams), 'exam')}, {len(archive.incomplete)} incomplete, "
+        f"{_count(len(archive.skipped), 'file')} skipped",
         "bold",
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def archive_values(archive: Archive) -> dict[str, Any]:

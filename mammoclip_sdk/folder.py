@@ -51,15 +51,20 @@ class FoundFile:
         return "" if self.error is None else f"{self.name} ({self.error.code}: {self.error.found})"
 
 
-def list_files(place: str | os.PathLike[str]) -> tuple[list[tuple[str, Path]], list[FoundFile]]:
+def list_files(
+    place: str | os.PathLike[str], *, holding: str
+) -> tuple[list[tuple[str, Path]], list[FoundFile]]:
     """Return name and path of every file below a folder, sorted, and the folders not searched.
+
+    Names are relative to the folder; paths are absolute, so that a later change of the working
+    directory does not break them.
 
     Raises
     ------
     ExamError
-        It is no folder.
+        It is no folder; ``holding`` says what one was expected to hold.
     """
-    folder = _folder(place)
+    folder = _folder(place, holding)
     paths: list[Path] = []
     unsearched: list[FoundFile] = []
 
@@ -134,21 +139,26 @@ def _rejection(name: str) -> UnsupportedImageError:
     )
 
 
-def _folder(place: str | os.PathLike[str]) -> Path:
+def _folder(place: object, holding: str) -> Path:
+    name = "folder"
     try:
-        if not os.fspath(place):
+        if not isinstance(place, str | os.PathLike):
+            found = f"an object of type {type(place).__name__}"
+        elif not os.fspath(place):
             found = "an empty path"
-        elif Path(place).is_dir():
-            return Path(place)
         else:
-            found = "a single file" if Path(place).exists() else "nothing at this path"
-    except (OSError, ValueError) as exc:
+            path = Path(os.fsdecode(place))
+            name = printable(path.name) or name
+            if path.is_dir():
+                return path.absolute()
+            found = "a single file" if path.exists() else "nothing at this path"
+    except Exception as exc:  # whatever the path's own __fspath__ raises, too
         found = f"a path that no folder can have ({type(exc).__name__})"
     raise ExamError(
-        printable(Path(place).name) or "views",
+        name,
         found=found,
-        expected="a folder with the DICOM files of one exam",
-        remedy="Name the folder, or hand over a list of four files.",
+        expected=f"a folder with {holding}",
+        remedy="Name a folder; files of one exam go to predict, as a list.",
         code="not_a_folder",
     )
 

@@ -183,7 +183,12 @@ def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
     """Open a regular file of an accepted size; errors of the file system become our own."""
     try:
         with _open(path, name) as file:
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode):  # put there since it was looked at
+                raise _not_a_file(name)
+            if size == 0:  # those of /proc are empty, and reading them may never end
+                require_magic(b"", name)
             if size > MAX_FILE_BYTES:
                 require_magic(file.read(META_START), name)
                 raise DicomReadError(
@@ -201,10 +206,16 @@ def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
 def _open(path: Path, name: str) -> BinaryIO:
     try:
         if stat.S_ISREG(path.stat().st_mode):
-            return path.open("rb")
+            # A pipe that took the file's place would wait for a writer.
+            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+            return os.fdopen(os.open(path, flags), "rb")
     except ValueError as exc:  # a path that no file system can hold
         raise_alone(_unreadable(name, exc))  # the other names the path
-    raise DicomReadError(
+    raise _not_a_file(name)
+
+
+def _not_a_file(name: str) -> DicomReadError:
+    return DicomReadError(
         name,
         found="something that is not a regular file",
         expected="a DICOM file",

@@ -26,6 +26,7 @@ from mammoclip_sdk import errors, gate, pixels
 from mammoclip_sdk.decoding_process import PARTS_OF_AN_ERROR, ResultMemory, Terms
 from mammoclip_sdk.errors import DeviceError, InputError, PixelError
 from mammoclip_sdk.exam import Reduction, SourceImage, StoredImage
+from mammoclip_sdk.interpreter import child_command
 from mammoclip_sdk.pixels import Description
 from mammoclip_sdk.shield import shielded
 
@@ -34,13 +35,15 @@ UNENFORCED: tuple[str, ...] = (
 )
 """Limits of a child that this operating system does not hold; the wall clock holds everywhere."""
 
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from mammoclip_sdk.decoding_process import serve; serve()"
-)
 _START_SECONDS = 60.0
 _LONGEST_ANSWER = 2**16
 _LONGEST_PART = 1000  # characters of an error's text
+_DAMAGED = "Take the file for damaged, and retrieve the image again from its source."
+_BUSY_OR_DAMAGED = "If the machine was busy, try again; otherwise take the file for damaged."
+_NAME_ONE = (
+    "Name a Python that has this package, by multiprocessing.set_executable(path) or "
+    "IsolatedDecoder(command=...); or decode without isolation, if you trust the images' source."
+)
 _KINDS = {
     kind.__name__: kind
     for kind in vars(errors).values()
@@ -62,13 +65,14 @@ class IsolatedDecoder:
         Bytes of address space of a child, the libraries it loads included. `UNENFORCED` names the
         limits that the operating system does not hold.
     command
-        What starts a process that calls ``mammoclip_sdk.decoding_process.serve``, for frozen
-        applications, whose executable is no Python; None for this interpreter.
+        What starts a process that calls ``mammoclip_sdk.decoding_process.serve``; None for the
+        interpreter of ``multiprocessing``, which frozen and embedding applications choose with
+        ``multiprocessing.set_executable``.
 
     Raises
     ------
     DeviceError
-        ``isolation_unavailable``: a frozen application that names no command.
+        ``isolation_unavailable``: no command, and no interpreter is known.
     """
 
     def __init__(
@@ -79,17 +83,27 @@ class IsolatedDecoder:
         memory: int = 2**30,
         command: Sequence[str] | None = None,
     ) -> None:
-        if command is None and getattr(sys, "frozen", False):
-            raise _unavailable("a frozen application, and no command that starts a child")
-        # The child finds this package where the parent found it, and never beside the caller's
-        # own script, which it must not run.
-        self._command = list(command or [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)])
+        command = command or child_command("decoding_process")
+        if command is None:
+            raise _unavailable("an application that is frozen or embeds Python, and no interpreter")
+        self._command = list(command)
         self._seconds, self._memory = seconds, memory
         self._places = threading.BoundedSemaphore(workers)
         self._lock = threading.Lock()
         self._closed = False
         self._idle: list[_Child] = []
         weakref.finalize(self, _end_all, self._idle)  # also when the interpreter exits
+
+    def start(self) -> None:
+        """Have a child ready now: an interpreter that cannot be one shows before any image.
+
+        Raises
+        ------
+        DeviceError
+            ``isolation_unavailable``, as from `decode`.
+        """
+        with self._places:
+            self._put_back(self._child())
 
     def decode(self, image: SourceImage, *, levels: int = 0) -> StoredImage:
         """Decode one view; parameters and result are those of `pixels.decode`.
@@ -143,7 +157,7 @@ class IsolatedDecoder:
     def _child(self) -> _Child:
         with self._lock:
             if self._closed:
-                raise _unavailable("a decoder that was closed")
+                raise _unavailable("a decoder that was closed", remedy="Make another one.")
             if self._idle:
                 return self._idle.pop()
         return _Child(self._command, self._seconds, self._memory)
@@ -269,7 +283,8 @@ class _Child:
         status = self._process.wait()
         used_up = sys.platform != "win32" and status == -signal.SIGXCPU
         if self._timed_out or used_up:
-            return _child_error(name, "a decoder that does not come to an end", "decoder_timeout")
+            found = "a decoder that does not come to an end"
+            return _child_error(name, found, "decoder_timeout", remedy=_BUSY_OR_DAMAGED)
         return _child_error(name, "a decoder that crashed", "decoder_crashed")
 
     def _stored(
@@ -301,21 +316,21 @@ def _error(answer: dict[str, Any], name: str) -> InputError:
     return kind(name, **{part: str(text)[:_LONGEST_PART] for part, text in parts.items()})
 
 
-def _child_error(name: str, found: str, code: str) -> PixelError:
+def _child_error(name: str, found: str, code: str, *, remedy: str = _DAMAGED) -> PixelError:
     return PixelError(
         name,
         found=found,
         expected="pixels, within the time and the memory of a child process",
-        remedy="Take the file for damaged, and retrieve the image again from its source.",
+        remedy=remedy,
         code=code,
     )
 
 
-def _unavailable(found: str) -> DeviceError:
+def _unavailable(found: str, *, remedy: str = _NAME_ONE) -> DeviceError:
     return DeviceError(
         "isolation",
         found=found,
         expected="child processes that decode",
-        remedy="Give IsolatedDecoder the command that starts one, or decode without isolation.",
+        remedy=remedy,
         code="isolation_unavailable",
     )

@@ -17,6 +17,10 @@ from mammoclip_sdk.golden import GoldenResult
 from mammoclip_sdk.quality import Reason
 from mammoclip_sdk.scoring import FindingScore
 
+SCHEMA = 1
+"""Number of the form of `Prediction.to_dict`: raised where a key goes or changes its meaning, and
+not where one is added."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRecord:
@@ -29,7 +33,9 @@ class ViewRecord:
     transfer_syntax: str
     """UID the pixels were encoded in; ``array`` for pixels handed over as an array."""
     pixel_sha256: str
-    """Of the decoded stored values: the same for every lossless encoding of one image."""
+    """Of the stored values as they were decoded: the same for every lossless encoding of one image
+    that was decoded in full. Where ``reduction_levels`` is not 0 it is of the reduced pixels, and
+    does not compare with that of another encoding."""
     geometry: ViewGeometry
     alternatives: tuple[Alternative, ...]
     """Other images that could have filled the view, and why they were not taken."""
@@ -55,6 +61,13 @@ class Provenance:
     precision: str
     preprocessing_version: int
     sdk_version: str
+    pydicom_version: str
+    imagecodecs_version: str
+    numpy_version: str
+    strict: bool
+    """Whether several images that claim one view were to be refused."""
+    isolated: bool
+    """Whether pixels were decoded in child processes."""
     golden: GoldenResult
     """How closely this session reproduced the bundle's golden exams when it was opened."""
 
@@ -86,6 +99,9 @@ class Timing:
 class Prediction:
     """The answer for one exam."""
 
+    schema: int = SCHEMA
+    answered_at: str
+    """UTC, as ISO 8601 writes it, to the second."""
     status: Literal["scored", "abstained"]
     """``abstained``: a reason blocks the exam and there are no findings. It is not a negative."""
     findings: tuple[FindingScore, ...]

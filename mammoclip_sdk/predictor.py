@@ -13,17 +13,25 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, overload
 
+import imagecodecs
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from mammoclip_sdk import pixels
+from mammoclip_sdk.archive import Archive
 from mammoclip_sdk.bundle import Bundle, read_bundle
-from mammoclip_sdk.errors import DeviceError, InferenceError, MammoClipError
+from mammoclip_sdk.errors import DeviceError, ExamError, InferenceError, MammoClipError
+from mammoclip_sdk.exam import Exam
 from mammoclip_sdk.golden import require_golden
 from mammoclip_sdk.isolation import IsolatedDecoder
 from mammoclip_sdk.prediction import Examination, Prediction, Provenance, Timing
@@ -56,7 +64,8 @@ class Predictor:
         Runs the graph, such as a runtime of the caller's; it sets its own device and threads.
     isolate
         Decode pixels in child processes with limits of their own, for images from sources that are
-        not trusted: what crashes or hangs a decoder costs that exam an error.
+        not trusted: what crashes or hangs a decoder costs that exam an error. True makes a decoder
+        that is closed with the predictor; one of the caller's stays open for the caller to close.
 
     Raises
     ------
@@ -64,7 +73,7 @@ class Predictor:
         The bundle cannot be used.
     DeviceError
         The device cannot be used, contradicts the session, or does not reproduce the bundle's
-        golden exams.
+        golden exams; or, ``isolation_unavailable``, no child process can be started.
     """
 
     def __init__(
@@ -74,10 +83,15 @@ class Predictor:
         *,
         threads: int | None = None,
         session: Session | None = None,
-        isolate: bool = False,
+        isolate: bool | IsolatedDecoder = False,
     ) -> None:
+        self._closed = False
         if session is not None:
             _check_agreement(session, device, threads)
+        self._own_decoder = IsolatedDecoder() if isolate is True else None
+        self._decoder = self._own_decoder if isinstance(isolate, bool) else isolate
+        if self._decoder is not None:
+            self._decoder.start()
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(DEMO_BUNDLE if bundle is None else bundle)
         self.bundle = bundle
@@ -99,9 +113,13 @@ class Predictor:
             precision=self._session.precision,
             preprocessing_version=manifest.preprocessing.version,
             sdk_version=importlib.metadata.version("mammoclip-sdk"),
+            pydicom_version=pydicom.__version__,
+            imagecodecs_version=imagecodecs.__version__,
+            numpy_version=np.__version__,
+            strict=False,
+            isolated=self._decoder is not None,
             golden=require_golden(self.bundle, self._session),
         )
-        self._decoder = IsolatedDecoder() if isolate else None
 
     def predict(self, views: ViewSource, *, strict: bool = False) -> Prediction:
         """Score one exam.
@@ -127,15 +145,17 @@ class Predictor:
             validated on. ``reason`` says why, where it is one of `reasons.CODES`.
         InferenceError
             The runtime failed.
+        DeviceError
+            ``closed``: the predictor was.
         """
         prepared = self._prepare(views, strict=strict)
-        (prediction,) = self._answer([prepared])
+        (prediction,) = self._answer([prepared], strict=strict)
         return prediction
 
     def examine(self, views: ViewSource, *, strict: bool = False) -> Examination:
         """Score one exam as `predict` does, and keep pictures of its views for a report."""
         prepared = self._prepare(views, strict=strict, pictures=True)
-        (prediction,) = self._answer([prepared])
+        (prediction,) = self._answer([prepared], strict=strict)
         return Examination(
             prediction=prediction, pictures=prepared.pictures, manifest=self.bundle.manifest
         )
@@ -143,7 +163,7 @@ class Predictor:
     @overload
     def predict_many(
         self,
-        exams: Iterable[ViewSource],
+        exams: Iterable[ViewSource] | Archive,
         batch_size: int = ...,
         *,
         strict: bool = ...,
@@ -153,7 +173,7 @@ class Predictor:
     @overload
     def predict_many(
         self,
-        exams: Iterable[ViewSource],
+        exams: Iterable[ViewSource] | Archive,
         batch_size: int = ...,
         *,
         strict: bool = ...,
@@ -162,7 +182,7 @@ class Predictor:
 
     def predict_many(
         self,
-        exams: Iterable[ViewSource],
+        exams: Iterable[ViewSource] | Archive,
         batch_size: int = 8,
         *,
         strict: bool = False,
@@ -173,7 +193,8 @@ class Predictor:
         Parameters
         ----------
         exams
-            As for `predict`, each; taken one batch ahead of what was yielded.
+            As for `predict`, each; taken one batch ahead of what was yielded. Or the `Archive` of
+            `archive.scan`, for its exams.
         batch_size
             Exams per run of the graph, 1 or more.
         on_error
@@ -184,16 +205,25 @@ class Predictor:
         ------
         Prediction or MammoClipError
             In the order of ``exams``.
+
+        Raises
+        ------
+        ExamError
+            At once: one exam, or what holds none.
+        DeviceError
+            At once, ``closed``: the predictor was.
         """
         if batch_size < 1 or on_error not in ("raise", "return"):
             raise ValueError("batch_size is 1 or more, on_error is 'raise' or 'return'")
-        return self._stream(iter(exams), batch_size, strict=strict, on_error=on_error)
+        self._require_open()
+        return self._stream(_each(exams), batch_size, strict=strict, on_error=on_error)
 
     def close(self) -> None:
-        """Free the runtime's memory, and end the child processes that decode."""
+        """Free the runtime's memory, and end the child processes that it started to decode."""
+        self._closed = True
         self._session.close()
-        if self._decoder is not None:
-            self._decoder.close()
+        if self._own_decoder is not None:
+            self._own_decoder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -206,34 +236,60 @@ class Predictor:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Say that the predictor was closed, and not what that led to further down."""
+        self._require_open()
+        try:
+            yield
+        except DeviceError:
+            self._require_open()
+            raise
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise DeviceError(
+                "predictor",
+                found="a Predictor that was closed",
+                expected="one that is open",
+                remedy="Make another one.",
+                code="closed",
+            )
+
     def _prepare(self, views: ViewSource, *, strict: bool, pictures: bool = False) -> PreparedExam:
         manifest = self.bundle.manifest
-        return prepare(
-            views,
-            manifest.preprocessing,
-            strict=strict,
-            acceptance=manifest.acceptance,
-            pictures=pictures,
-            decode=pixels.decode if self._decoder is None else self._decoder.decode,
-        )
+        with self._while_open():
+            return prepare(
+                views,
+                manifest.preprocessing,
+                strict=strict,
+                acceptance=manifest.acceptance,
+                pictures=pictures,
+                decode=pixels.decode if self._decoder is None else self._decoder.decode,
+            )
 
-    def _answer(self, batch: list[PreparedExam]) -> list[Prediction]:
+    def _answer(self, batch: list[PreparedExam], *, strict: bool) -> list[Prediction]:
         """Run the graph once for all exams that nothing blocks, and score them."""
+        provenance = replace(self.provenance, strict=strict)
         timing: dict[str, float] = {}
         scorable = [prepared for prepared in batch if not prepared.blocked]
         embeddings: Iterator[NDArray[np.float32]] = iter(())
         if scorable:
-            with timed(timing, "inference"):
+            with self._while_open(), timed(timing, "inference"):
                 embeddings = iter(self._session.run(_stacked(scorable)))
         return [
-            self._prediction(prepared, prepared.reasons, (), prepared.timing)
+            _prediction(prepared, prepared.reasons, (), provenance, prepared.timing)
             if prepared.blocked
-            else self._scored(prepared, next(embeddings), timing)
+            else self._scored(prepared, next(embeddings), provenance, timing)
             for prepared in batch
         ]
 
     def _scored(
-        self, prepared: PreparedExam, embedding: NDArray[np.float32], timing: Mapping[str, float]
+        self,
+        prepared: PreparedExam,
+        embedding: NDArray[np.float32],
+        provenance: Provenance,
+        timing: Mapping[str, float],
     ) -> Prediction:
         own = {**prepared.timing, **timing}
         reasons = prepared.reasons
@@ -245,24 +301,7 @@ class Predictor:
                 message = f"The model's output is unusable: {error.found}. {error.remedy}"
                 unusable = Reason(code=OUTPUT, severity="block", view=None, message=message)
                 reasons = (*reasons, unusable)
-        return self._prediction(prepared, reasons, findings, own)
-
-    def _prediction(
-        self,
-        prepared: PreparedExam,
-        reasons: tuple[Reason, ...],
-        findings: tuple[FindingScore, ...],
-        timing: Mapping[str, float],
-    ) -> Prediction:
-        return Prediction(
-            status="scored" if findings else "abstained",
-            findings=findings,
-            reasons=reasons,
-            views=prepared.records,
-            notes=prepared.notes,
-            provenance=self.provenance,
-            timing=Timing.of(timing),
-        )
+        return _prediction(prepared, reasons, findings, provenance, own)
 
     def _stream(
         self, exams: Iterator[ViewSource], batch_size: int, *, strict: bool, on_error: str
@@ -280,7 +319,7 @@ class Predictor:
                 while following:
                     batch = [_settled(future) for future in following]
                     following = submit()
-                    for outcome in self._outcomes(batch):
+                    for outcome in self._outcomes(batch, strict=strict):
                         if isinstance(outcome, MammoClipError) and on_error == "raise":
                             raise outcome
                         yield outcome
@@ -288,10 +327,12 @@ class Predictor:
                 for future in following:
                     future.cancel()
 
-    def _outcomes(self, batch: list[PreparedExam | MammoClipError]) -> Iterator[_Outcome]:
+    def _outcomes(
+        self, batch: list[PreparedExam | MammoClipError], *, strict: bool
+    ) -> Iterator[_Outcome]:
         prepared = [item for item in batch if isinstance(item, PreparedExam)]
         try:
-            answers: Iterator[_Outcome] = iter(self._answer(prepared))
+            answers: Iterator[_Outcome] = iter(self._answer(prepared, strict=strict))
         except MammoClipError as error:  # of the whole batch
             answers = itertools.repeat(error)
         for item in batch:
@@ -325,6 +366,41 @@ def _check_agreement(session: Session, device: str, threads: int | None) -> None
             expected="a session alone; it has its device and its threads already",
             remedy="Leave device and threads out, or leave the session out.",
         )
+
+
+def _each(exams: Iterable[ViewSource] | Archive) -> Iterator[ViewSource]:
+    """Refuse what is one exam: a path's letters would each be read as a path."""
+    if isinstance(exams, Archive):
+        return iter(exams.exams)
+    one = isinstance(exams, str | bytes | os.PathLike | Mapping | Exam | Dataset | np.ndarray)
+    if one or not isinstance(exams, Iterable):
+        path = isinstance(exams, str | bytes | os.PathLike)
+        raise ExamError(
+            "exams",
+            found="one path" if path else f"one {type(exams).__name__}",
+            expected="exams, one after the other",
+            remedy="Use predict for one exam, or archive.scan(folder).exams for all in a folder.",
+        )
+    return iter(exams)
+
+
+def _prediction(
+    prepared: PreparedExam,
+    reasons: tuple[Reason, ...],
+    findings: tuple[FindingScore, ...],
+    provenance: Provenance,
+    timing: Mapping[str, float],
+) -> Prediction:
+    return Prediction(
+        answered_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        status="scored" if findings else "abstained",
+        findings=findings,
+        reasons=reasons,
+        views=prepared.records,
+        notes=prepared.notes,
+        provenance=provenance,
+        timing=Timing.of(timing),
+    )
 
 
 def _stacked(batch: list[PreparedExam]) -> dict[str, NDArray[np.float32]]:

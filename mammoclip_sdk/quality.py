@@ -27,6 +27,7 @@ from mammoclip_sdk.exam import (
     StoredImage,
     View,
 )
+from mammoclip_sdk.folder import printable
 from mammoclip_sdk.orientation import read_orientation
 from mammoclip_sdk.reasons import (
     CONTENT,
@@ -44,6 +45,8 @@ _LEAPS = (
     "leaps between bright and dark all over, as where upper bits were cut off. Check its Bits "
     "Stored (0028,0101)."
 )
+_LONGEST_NAME = 64
+"""Characters of a manufacturer or a model in a message; more is not LO (PS3.5, 6.2)."""
 _SIDES = {"L": "left", "R": "right"}
 
 Severity = Literal["block", "warn"]
@@ -112,11 +115,17 @@ def _device(exam: Exam, acceptance: Acceptance) -> Iterator[Reason]:
         acquisition = exam.images[view].acquisition
         device = acquisition.device if acquisition else Device(manufacturer="", model="")
         if _plain(device) not in known or not any(_plain(device)):
-            others[_plain(device)] = f"{device.manufacturer} {device.model}".strip()
+            others[_plain(device)] = _quoted(device)
     if others:
         named = ", ".join(name or "a device that is not named" for name in others.values())
         message = f"The model was not validated on images of {named}."
         yield _reason(DEVICE, "warn", None, message)
+
+
+def _quoted(device: Device) -> str:
+    """Name a device in words of its header, which anybody may have written."""
+    names = (printable(name).replace('"', "'") for name in (device.manufacturer, device.model))
+    return " ".join(f'"{name[:_LONGEST_NAME]}"' for name in names if name)
 
 
 def _plain(device: Device) -> tuple[str, str]:

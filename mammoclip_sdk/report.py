@@ -211,11 +211,13 @@ def _record(record: ViewRecord) -> str:
     device = record.device
     maker = f"{device.manufacturer} {device.model}".strip() if device else ""
     levels = record.reduction_levels
-    reduced = f", without its {levels} finest levels" if levels else ""
+    reduced = f", without its {levels} finest level{'s' * (levels > 1)}" if levels else ""
+    of_what = "<br>of the reduced pixels" if levels else ""
     return (
         f"<tr><th>{record.view}</th><td>{escape(record.name)}<br>{escape(maker)}</td>"
         f"<td>{rows} &times; {columns}<br>{escape(UID(record.transfer_syntax).name)}{reduced}</td>"
-        f"<td><code>{record.pixel_sha256[:16]}</code></td><td>{others or 'none'}</td></tr>"
+        f"<td><code>{record.pixel_sha256[:16]}</code>{of_what}</td>"
+        f"<td>{others or 'none'}</td></tr>"
     )
 
 
@@ -225,13 +227,18 @@ def _what_ran(prediction: Prediction) -> str:
     asked = "" if ran.device == ran.device_asked else f" (asked for: {ran.device_asked})"
     stages = ", ".join(f"{name} {ms:.1f} ms" for name, ms in prediction.timing.stages().items())
     facts = {
+        "Answered": prediction.answered_at,
         "Bundle": f"{ran.bundle} {ran.bundle_version}",
         "SHA-256": ran.bundle_sha256,
         "Device": f"{ran.device}{asked}",
         "Runtime": f"{ran.runtime}, {ran.precision}",
         "Self-test": f"{golden.exams} golden exams, worst logit difference "
         f"{golden.worst_difference:.2g} (at most {golden.tolerance:.2g})",
-        "Software": f"mammoclip-sdk {ran.sdk_version}, preprocessing {ran.preprocessing_version}",
+        "Software": f"mammoclip-sdk {ran.sdk_version}, preprocessing {ran.preprocessing_version}, "
+        f"pydicom {ran.pydicom_version}, imagecodecs {ran.imagecodecs_version}, "
+        f"numpy {ran.numpy_version}",
+        "Reading": f"{'strict' if ran.strict else 'not strict'}, decoded in "
+        f"{'child processes' if ran.isolated else 'the same process'}",
         "Time": f"{prediction.timing.total:.0f} ms: {stages}",
     }
     return f"<h2>What ran</h2><table><tbody>{_fact_rows(facts)}</tbody></table>"

@@ -23,7 +23,7 @@ from mammoclip_sdk.mammogram import Mammogram
 from mammoclip_sdk.shield import shielded
 from mammoclip_sdk.view_codes import IMPLANT_DISPLACED
 
-_LISTED = 20  # refused files that a message names before it only counts
+_LISTED = 20  # files that a message names before it only counts
 _ONE_EXAM = timedelta(days=1)  # an exam may be finished after midnight
 
 
@@ -114,7 +114,8 @@ def _mixed(tag: str, found: str, images: int) -> MixedExamError:
         tag,
         found=f"{found} in {images} images",
         expected="one patient, one study, one visit",
-        remedy="Hand over one exam at a time.",
+        remedy="Hand over one exam at a time; mammoclip-sdk scan (mammoclip_sdk.archive.scan) "
+        "lists those of a folder.",
     )
 
 
@@ -227,6 +228,11 @@ def _require_all(claims: Mapping[View, list[Candidate]], notes: list[str]) -> No
     if not missing:
         return
     found = ", ".join(view.value for view in VIEWS if claims[view]) or "none of them"
+    for view, claimants in claims.items():
+        if len(claimants) > 1:  # a wrong tag makes two of one view, and none of another
+            names = [one.name for one in claimants[:_LISTED]]
+            found += f"; {view.value} is claimed by {', '.join(names[:-1])} and {names[-1]}"
+            found += ", one of which may be the missing view"
     if notes:
         found += f"; {'; '.join(notes[:_LISTED])}"
     if len(notes) > _LISTED:

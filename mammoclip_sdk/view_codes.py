@@ -86,7 +86,14 @@ SYNTHETIC_2D = re.compile(
 """What vendors call a 2D image synthesised from tomosynthesis, in upper case."""
 _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 _SIDES = {"L": "L", "LEFT": "L", "LT": "L", "R": "R", "RIGHT": "R", "RT": "R"}
-_SPELLED_WORD = re.compile(rf"(?<![A-Z])(?:{'|'.join(_SPELLED)})")
+_SPELLING = "|".join(_SPELLED)
+_SPELLED_WORD = re.compile(rf"(?<![A-Z])(?:{_SPELLING})")
+_FREE_WORD = re.compile(
+    r"(?<![A-Z])(?:SPOTS?|SPT|MAGS?|MAGN|MAGNIF[A-Z]*|TANG|TANGENT[A-Z]*|EKLUND|[CK]OMP[A-Z]*)+"
+    r"(?![A-Z])"
+)
+"""Whole words, also joined ("MAGSPOT"): people write of Magdeburg, MagView and Dr. Tanguy, too."""
+_INITIALS = frozenset({"M", "S"})
 _SUFFIX = "|".join(sorted(_SUFFIXES, key=len, reverse=True))
 _LABEL = re.compile(
     r"(?P<side>L|R|LEFT|RIGHT)?"
@@ -127,8 +134,11 @@ def modifier_of_code(value: str, scheme: str) -> str | None:
     return _MODIFIER_OF.get((scheme, value))
 
 
-def read_label(text: str) -> Label:
-    """Read words such as ``R CC``, ``LMLO``, ``MLOID`` or ``TOMO R MAMMOGRAPHY,CC``."""
+def read_label(text: str, *, free: bool = False) -> Label:
+    """Read words such as ``R CC``, ``LMLO``, ``MLOID`` or ``TOMO R MAMMOGRAPHY,CC``.
+
+    ``free`` text is people's own: there only whole words are modifiers, and a lone M or S is none.
+    """
     sides: set[str] = set()
     projections: set[str] = set()
     modifiers: set[str] = set()
@@ -146,16 +156,23 @@ def read_label(text: str) -> Label:
             modifiers.update(_suffixes(label["suffixes"]))
         else:
             unread.add(word)
-    modifiers.update(_SPELLED[word] for word in _SPELLED_WORD.findall(text))
+    modifiers.update(_SPELLED[word] for word in _spelled(text, free=free))
     # A bare suffix means something only beside a view: "CC ID", but not the "M" of a name.
     if projections:
-        modifiers.update(_SUFFIXES[word] for word in words if word in _SUFFIXES)
+        alone = _SUFFIXES.keys() - (_INITIALS if free else frozenset())
+        modifiers.update(_SUFFIXES[word] for word in words if word in alone)
     return Label(
         sides=frozenset(sides),
         projections=frozenset(projections),
         modifiers=frozenset(modifiers),
         unread=bool(unread),
     )
+
+
+def _spelled(text: str, *, free: bool) -> list[str]:
+    if free:
+        return re.findall(_SPELLING, " ".join(_FREE_WORD.findall(text)))
+    return _SPELLED_WORD.findall(text)
 
 
 def _suffixes(text: str) -> list[str]:

@@ -54,7 +54,10 @@ def read_view_tags(header: Header) -> ViewTags:
         A value does not parse, or is not the only one where there may be one.
     """
     position = read_label(header.one("ViewPosition"))
-    texts = {_NAMES[keyword]: read_label(header.text(keyword)) for keyword in _TEXTS}
+    texts = {
+        _NAMES[keyword]: read_label(header.text(keyword), free=keyword == "SeriesDescription")
+        for keyword in _TEXTS
+    }
     side, side_by_text, side_notes = _side(header, position, texts)
     projection, view_by_text, view_notes = _projection(header, position, texts)
     return ViewTags(

@@ -20,6 +20,7 @@ from mammoclip_sdk.acquisition import require_accepted
 from mammoclip_sdk.errors import ExamError, MissingViewError, PixelError
 from mammoclip_sdk.exam import PLAIN, VIEWS, Acceptance, Exam, SourceImage, View
 from mammoclip_sdk.folder import FoundFile, examine, list_files, printable, without_rejected
+from mammoclip_sdk.image_limits import require_size
 from mammoclip_sdk.mammogram import read_mammogram, require_view
 from mammoclip_sdk.selection import Candidate, choose, require_one_exam
 
@@ -73,7 +74,7 @@ def read_exam(views: ViewSource, *, strict: bool = False, acceptance: Acceptance
     if isinstance(views, Mapping):
         return _from_mapping(views, acceptance)
     if isinstance(views, str | os.PathLike):
-        listed, unsearched = list_files(views)
+        listed, unsearched = list_files(views, holding="the DICOM files of one exam")
         files = without_rejected(examine(*file, acceptance) for file in listed)
         return exam_of(unsearched + files, strict=strict)
     if not isinstance(views, Iterable) or isinstance(views, Dataset | np.ndarray | bytes):
@@ -121,20 +122,40 @@ def exam_of(files: Iterable[FoundFile], *, strict: bool) -> Exam:
     return choose(candidates, [file.note for file in files if file.error], strict=strict)
 
 
+def _path(image: PathSource, place: str) -> Path:
+    try:
+        return Path(os.fsdecode(image))
+    except Exception:  # whatever the path's own __fspath__ raises
+        found = f"an object of type {type(image).__name__} that gives no path"
+    raise ExamError(
+        place,
+        found=found,
+        expected="a path or a pydicom Dataset",
+        remedy="Hand over a str or a pathlib.Path.",
+    )
+
+
 def _read_image(image: object, place: str, acceptance: Acceptance) -> Candidate:
     source: Path | Dataset
     if isinstance(image, str | os.PathLike):
-        source = Path(image)
+        source = _path(image, place)
         name = printable(source.name) or place
         _require_no_folder(source, name)
         header = gate.read_header_of(source, name=name)
     elif isinstance(image, Dataset):
         source = header = image
         name = place
+    elif isinstance(image, Exam):
+        raise ExamError(
+            place,
+            found="an Exam where an image is expected",
+            expected="the images of one exam",
+            remedy="Hand over one exam at a time, or several to Predictor.predict_many.",
+        )
     else:
         raise ExamError(
             place,
-            found=f"a {type(image).__name__}",
+            found=f"an object of type {type(image).__name__}",
             expected="a path or a pydicom Dataset",
             remedy='Hand arrays over in a mapping that names their views: {"LCC": array, ...}.',
         )
@@ -152,7 +173,8 @@ def _require_no_folder(path: Path, name: str) -> None:
         name,
         found="a folder where a file is expected",
         expected="either one folder, or the files of one exam",
-        remedy="Hand the folder over alone, and not in a list; or name the files in it.",
+        remedy="Hand one folder over alone, not in a list, or name the files in it. Of several "
+        "exams, mammoclip-sdk scan (mammoclip_sdk.archive.scan) makes a list for predict_many.",
         code="folder_for_a_file",
     )
 
@@ -227,10 +249,11 @@ def _require_distinct(candidates: list[Candidate]) -> None:
 
 def _display_ready(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Accept what can only be meant one way; a guess at the scale of pixels would be silent."""
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype not in (np.uint8, np.uint16) or isinstance(array, np.ma.MaskedArray):
+        kind = "a masked array" if isinstance(array, np.ma.MaskedArray) else "an array"
         raise PixelError(
             name,
-            found=f"an array of {array.dtype}",
+            found=f"{kind} of {array.dtype.name}",
             expected="uint8 or uint16, display-ready, 0 (air) to the largest value of the dtype",
             remedy="Scale it: (image / image_range * 65535).round().astype(numpy.uint16).",
             code="array_dtype",
@@ -243,7 +266,9 @@ def _display_ready(array: NDArray[Any], name: str) -> NDArray[Any]:
             remedy="Hand over one greyscale channel of one image.",
             code="array_shape",
         )
-    if array.dtype == np.uint16 and array.size and int(array.max()) < _LEAST_MAXIMUM:
+    rows, columns = array.shape
+    require_size(rows, columns, name)  # before all of it is looked at
+    if array.dtype == np.uint16 and int(array.max()) < _LEAST_MAXIMUM:
         raise PixelError(
             name,
             found=f"uint16 values up to {int(array.max())}, which looks like unscaled 12-bit data",

@@ -25,6 +25,7 @@ from mammoclip_sdk.errors import (
     MixedExamError,
 )
 from mammoclip_sdk.exam import VIEWS, Acceptance, View
+from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.predictor import Predictor
 from mammoclip_sdk.views import read_exam
 
@@ -123,6 +124,31 @@ def test_what_is_no_candidate_is_skipped_and_told_to_its_own_study(tmp_path: Pat
     assert len(scan(tmp_path, acceptance=accepting).exams) == 2
 
 
+def test_a_damaged_retake_is_told_to_the_exams_of_its_folder_alone(tmp_path: Path) -> None:
+    write_study(tmp_path / "a", 1)
+    write_study(tmp_path / "b", 2)
+    (retake,) = write_study(tmp_path / "a", 9, views=[View.LCC])
+    retake.write_bytes(retake.read_bytes()[:200])
+    first, second = scan(tmp_path).exams
+    [note] = first.notes
+    assert note.startswith("skipped a/009LCC (")
+    assert [note.replace("a/", "")] == list(read_exam(tmp_path / "a").notes)
+    assert second.notes == ()
+
+
+def test_an_exam_found_by_a_relative_path_survives_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path / "archive" / "a", 1)
+    monkeypatch.chdir(tmp_path)
+    found = scan("archive").exams[0], read_exam(Path("archive"))
+    monkeypatch.chdir("/")
+    for exam, name in zip(found, ("a/001RCC", "a/001RCC"), strict=True):
+        assert exam.images[View.RCC].name == name
+        assert exam.images[View.RCC].path == tmp_path / "archive" / "a" / "001RCC"
+        assert decode(exam.images[View.RCC]).pixels.size
+
+
 def test_strict_leaves_choices_and_damage_to_the_caller(tmp_path: Path) -> None:
     write_study(tmp_path / "twice", 1)
     again = exams.dataset(View.LCC, PLAIN)
@@ -156,8 +182,21 @@ def test_the_exams_of_an_archive_are_scored(tiny_bundle: Path, tmp_path: Path) -
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExamError, match="nothing at this path"):
-        scan(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("not an image")
+    for place, found in (
+        (tmp_path / "nowhere", "nothing at this path"),
+        (tmp_path / "file", "a single file"),
+        ("", "an empty path"),
+        ("a\0b", "nothing at this path|a path that no folder can have"),
+        (5, "an object of type int"),
+        ([tmp_path], "an object of type list"),
+        (os.fsencode(tmp_path), "an object of type bytes"),
+    ):
+        with pytest.raises(ExamError, match=found) as caught:
+            scan(place)  # type: ignore[arg-type]
+        assert caught.value.code == "not_a_folder"
+        assert "any number of studies" in caught.value.expected
+    (tmp_path / "file").unlink()
     with pytest.raises(ValueError, match="expected 1 or more"):
         scan(tmp_path, workers=0)
     assert scan(tmp_path) == Archive(exams=(), incomplete=(), skipped=())
@@ -225,7 +264,7 @@ def test_progress_reaches_every_file_in_this_thread(many: Path) -> None:
 def test_a_child_that_fails_costs_nothing_but_time(
     many: Path, monkeypatch: pytest.MonkeyPatch, child: str
 ) -> None:
-    monkeypatch.setattr(archive, "_CHILD", child)
+    monkeypatch.setattr(archive, "child_command", lambda _module: [sys.executable, "-c", child])
     assert scan(many, workers=3).exams == scan(many, workers=1).exams
 
 

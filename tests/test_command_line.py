@@ -91,8 +91,8 @@ def test_an_exam_that_is_not_scored_exits_with_three(tiny_bundle: Path, exam: Pa
     twin.save_as(exam / "IM2", enforce_file_format=True)
     result = run("predict", exam, "--bundle", tiny_bundle)
     assert result.exit_code == 3
-    assert result.stdout.startswith("Not scored. This is not a negative result.\n  G04 ")
-    assert "\n  G11 " in result.stdout  # a caution comes behind what blocks
+    assert result.stdout.startswith("Not scored. This is not a negative result.\n  G04 blocks: ")
+    assert "\n  G11 caution: " in result.stdout  # a caution comes behind what blocks
     plain = run("predict", exam, "--bundle", tiny_bundle, "--json")
     assert plain.exit_code == 3
     assert json.loads(plain.stdout)["status"] == "abstained"
@@ -261,6 +261,8 @@ def test_inspect_shows_the_manifest(tiny_bundle: Path) -> None:
     for part in (
         "tiny 1.2.3 (release 4)",
         "32 x 24 pixels",
+        "jpeg2000_reduction 0",
+        "accepts    no implants, no synthesised 2D; validated on 0 devices",
         "malignancy, uncalibrated",
         "AUC 0.500",
     ):
@@ -356,9 +358,43 @@ def test_scan_lists_what_an_archive_holds(studies: Path) -> None:
     assert " ".join(lines[4:-2]).split()[:3] == ["MissingViewError:", "LMLO:", "found"]
     assert lines[-2:] == [
         "skipped     1 x not_dicom",
-        "2 exams, 1 incomplete, 1 files skipped",
+        "2 exams, 1 incomplete, 1 file skipped",
     ]
     assert exams.CANARY not in result.output
+
+
+def test_scan_names_what_it_skipped_unless_it_is_no_dicom(tmp_path: Path) -> None:
+    exams.write_exam(tmp_path, exams.PLAIN)
+    (tmp_path / "letter").write_text("not an image")
+    whole = (tmp_path / "IM1").read_bytes()
+    for number in range(22):
+        (tmp_path / f"IN{number:02}").write_bytes(whole[:200])
+    result = run("scan", tmp_path)
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert result.exit_code == 0
+    assert lines[0] == "exam        ."
+    assert [line.split()[0] for line in lines[2:23]] == [f"IN{i:02}" for i in range(20)] + ["and"]
+    assert lines[22] == "            and 2 more"
+    assert "letter" not in result.stdout
+    assert lines[-1] == "1 exam, 0 incomplete, 23 files skipped"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_archive_in_which_nothing_is_an_exam_is_no_success(
+    studies: Path, tmp_path: Path, options: list[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", studies / "3"):
+        result = run("scan", folder, *options)
+        assert (result.exit_code, result.stderr) == (3, "")
+        assert result.stdout
+
+
+def test_several_exams_are_sent_to_scan(tiny_bundle: Path, studies: Path) -> None:
+    for arguments in ([studies], [studies / "1", studies / "2"]):
+        result = run("predict", *arguments, "--bundle", tiny_bundle)
+        assert result.exit_code == 2
+        assert "mammoclip-sdk scan (mammoclip_sdk.archive.scan)" in result.stderr
 
 
 def test_scan_as_json(studies: Path, tiny_bundle: Path) -> None:
@@ -449,7 +485,7 @@ def test_help_names_the_exit_codes_and_version_the_version() -> None:
         ["bundle", "verify", "--help"],
     ):
         words = " ".join(run(*arguments).stdout.split())
-        assert "3 read, but not scored (abstained)" in words
+        assert "3 read, but not scored (abstained), or nothing that scan takes for an exam" in words
     assert run("--version").stdout == f"mammoclip-sdk {mammoclip_sdk.__version__}\n"
 
 

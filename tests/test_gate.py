@@ -611,3 +611,12 @@ def test_no_other_error_hides_behind_ours(plain: bytes, tmp_path: Path) -> None:
         error = outcome(attempt)
         assert error is not None
         assert "Canary" not in chain(error)
+
+
+def test_a_file_that_the_system_makes_while_it_is_read_is_refused_unread():
+    path = Path("/proc/kmsg")  # of size 0, and reading it waits for the kernel's next message
+    if not path.exists():
+        pytest.skip("no /proc on this system")
+    with pytest.raises(InputError) as caught:
+        gate.read_header_of(path, name="kmsg")
+    assert caught.value.code in ("not_dicom", "file_unreadable")

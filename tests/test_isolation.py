@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import spawn
 from pathlib import Path
 
 import exams
@@ -82,6 +84,8 @@ def code_of(decoder: IsolatedDecoder, image: SourceImage) -> str:
     with pytest.raises(InputError) as caught:
         decoder.decode(image)
     assert caught.value.subject == image.name
+    busy = caught.value.remedy.startswith("If the machine was busy, try again; otherwise take ")
+    assert busy == (caught.value.code == "decoder_timeout")
     return caught.value.code
 
 
@@ -231,7 +235,7 @@ def test_threads_share_one_decoder(image: Callable[[str], SourceImage]) -> None:
 
 
 def test_where_there_are_no_children_an_error_says_so(
-    image: Callable[[str], SourceImage], monkeypatch: pytest.MonkeyPatch
+    image: Callable[[str], SourceImage],
 ) -> None:
     decoder = IsolatedDecoder(1)
     decoder.close()
@@ -240,10 +244,49 @@ def test_where_there_are_no_children_an_error_says_so(
         with pytest.raises(DeviceError) as caught:
             unusable.decode(image("x"))
         assert caught.value.code == "isolation_unavailable"
+        with pytest.raises(DeviceError):
+            unusable.start()
+
+
+@pytest.fixture
+def executable() -> Iterator[Callable[[str | None], None]]:
+    before = spawn.get_executable()
+    yield multiprocessing.set_executable
+    multiprocessing.set_executable(before)
+
+
+def test_an_application_without_an_interpreter_is_told_to_name_one(
+    executable: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        with pytest.raises(DeviceError, match=r"set_executable\(path\)") as caught:
+            IsolatedDecoder()
+        assert caught.value.code == "isolation_unavailable"
+        assert "no interpreter" in caught.value.found
+
+    for none in (None, ""):
+        executable(none)
+        refused()
+    python = sys.executable
+    executable(python)
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(DeviceError) as caught:
-        IsolatedDecoder()
-    assert "frozen" in caught.value.found
+    refused()
+    monkeypatch.setattr(sys, "executable", "/opt/viewer/viewer")
+    with IsolatedDecoder(1) as decoder:  # the interpreter that the application named
+        decoder.start()
+        assert len(decoder._idle) == 1
+    executable("/bin/false")
+    with pytest.raises(DeviceError, match="does not start"):
+        IsolatedDecoder(1).start()
+
+
+def test_a_child_that_was_started_decodes(image: Callable[[str], SourceImage]) -> None:
+    with IsolatedDecoder(1) as decoder:
+        decoder.start()
+        [ready] = decoder._idle
+        decoder.start()
+        decoder.decode(image("x"))
+        assert decoder._idle == [ready]
 
 
 def test_the_callers_script_is_not_run_again_and_no_child_outlives_it(

@@ -344,6 +344,24 @@ def test_a_number_of_more_than_16_bits_is_refused_by_its_tag(tag: int, vr: str, 
     assert described(tag) in caught.value.found
 
 
+@pytest.mark.parametrize(
+    ("first", "vr", "data", "expected"),
+    [
+        (-5, "US", [1, 2, 300], [1, 2, 300]),  # after a negative intercept
+        (0, "OW", b"\1\2\3\0", [1, 2, 3]),  # 8-bit entries in pairs, and one to fill the word
+    ],
+)
+def test_a_lut_may_begin_below_zero_and_have_its_entries_in_pairs(
+    first: int, vr: str, data: Any, expected: list[int]
+) -> None:
+    table = Dataset()
+    table.add_new(0x00283002, "SS", [3, first, 16])
+    table.add_new(0x00283006, vr, data)
+    (lut,) = decode(changed(PLAIN, VOILUTSequence=[table])).display.voi_luts
+    assert lut.first == first
+    assert lut.data.tolist() == expected
+
+
 COMPRESSED = [row for row in VARIANTS if row.syntax in gate.ACCEPTED_SYNTAXES
               - gate.NATIVE_SYNTAXES - {gate.RLE} and not row.signed]  # fmt: skip
 

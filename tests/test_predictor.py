@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import multiprocessing
+import os
 import pickle
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, asdict, replace
+from datetime import UTC, datetime
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +24,15 @@ import pytest
 from conftest import LOGIT_SCALE, FakeSession, tiny_embedding
 
 from mammoclip_sdk import Predictor, pixels, predictor, tensor
+from mammoclip_sdk.archive import scan
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
     BundleError,
     BundleNotFoundError,
     DeviceError,
+    ExamError,
     InferenceError,
-    MammoClipError,
     MissingViewError,
     PixelError,
     UnsupportedImageError,
@@ -100,6 +107,27 @@ def test_provenance_says_what_ran(tiny_bundle: Path, exam: Path) -> None:
     assert (found.precision, found.preprocessing_version) == ("fp32", 1)
     assert found.golden.exams == 2
     assert found.golden.passed
+    assert found.pydicom_version == importlib.metadata.version("pydicom")
+    assert found.imagecodecs_version == importlib.metadata.version("imagecodecs")
+    assert found.numpy_version == importlib.metadata.version("numpy")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_answer_says_how_it_was_read_and_when(
+    tiny_bundle: Path, exam: Path, strict: bool
+) -> None:
+    scorer = Predictor(tiny_bundle, "cpu")
+    before = datetime.now(UTC).replace(microsecond=0)
+    blocked = {**arrays(), "RMLO": np.full((96, 80), 65_535, np.uint16)}
+    for answer in (
+        scorer.predict(exam, strict=strict),
+        scorer.examine(exam, strict=strict).prediction,
+        *scorer.predict_many([exam, blocked], strict=strict),
+    ):
+        assert (answer.provenance.strict, answer.provenance.isolated) == (strict, False)
+        assert answer.schema == 1
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", answer.answered_at)
+        assert before <= datetime.fromisoformat(answer.answered_at) <= datetime.now(UTC)
 
 
 def test_a_prediction_is_immutable_and_its_json_is_whole(tiny_bundle: Path, exam: Path) -> None:
@@ -113,6 +141,8 @@ def test_a_prediction_is_immutable_and_its_json_is_whole(tiny_bundle: Path, exam
     plain = json.loads(prediction.to_json())
     assert plain == prediction.to_dict()
     assert list(plain) == [
+        "schema",
+        "answered_at",
         "status",
         "findings",
         "reasons",
@@ -323,8 +353,31 @@ def test_isolated_decoding_gives_the_same_answer_and_ends_with_the_predictor(
         isolated = scorer.predict(exam)
     assert isolated.findings == plain.findings
     assert sorted(decoded) == sorted(VIEWS)
-    with pytest.raises((MammoClipError, ValueError, RuntimeError)):
-        scorer.predict(exam)
+    assert isolated.provenance.isolated
+    assert scorer._decoder is not None
+    with pytest.raises(DeviceError, match="closed"):
+        scorer._decoder.start()
+
+
+def test_a_decoder_of_the_callers_is_used_and_stays_open(tiny_bundle: Path, exam: Path) -> None:
+    with IsolatedDecoder(1) as decoder:
+        for _ in range(2):
+            with Predictor(tiny_bundle, "cpu", isolate=decoder) as scorer:
+                assert len(decoder._idle) == 1
+                answer = scorer.predict(exam)
+            assert (answer.status, answer.provenance.isolated) == ("scored", True)
+        decoder.start()
+
+
+def test_an_interpreter_that_cannot_isolate_shows_at_once(tiny_bundle: Path) -> None:
+    before = spawn.get_executable()
+    multiprocessing.set_executable("/bin/false")
+    try:
+        with pytest.raises(DeviceError, match="does not start") as caught:
+            Predictor(tiny_bundle, "cpu", isolate=True)
+    finally:
+        multiprocessing.set_executable(os.fsdecode(before))
+    assert caught.value.code == "isolation_unavailable"
 
 
 def test_an_exam_that_was_read_before_is_scored_as_it_is(tiny_bundle: Path, exam: Path) -> None:
@@ -468,12 +521,13 @@ def test_exams_that_wait_for_a_thread_are_dropped_when_the_caller_stops(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
-    stopped = threading.Event()
+    begun, stopped = threading.Event(), threading.Event()
     prepare = predictor.prepare
 
     def slow(views: Any, *settings: Any, **options: Any) -> Any:
         started.append(1)
         if len(started) > 4:  # the second batch
+            begun.set()
             assert stopped.wait(30)
         return prepare(views, *settings, **options)
 
@@ -488,9 +542,10 @@ def test_exams_that_wait_for_a_thread_are_dropped_when_the_caller_stops(
             stopped.set()
         return asked[-1]
 
-    monkeypatch.setattr(Future, "cancel", recording)
     stream = Predictor(tiny_bundle, "cpu").predict_many(map(arrays, range(8)), batch_size=4)
     next(stream)
+    assert begun.wait(30)
+    monkeypatch.setattr(Future, "cancel", recording)  # from here on no stage uses one
     stream.close()
     assert len(started) == 5  # of the second batch, the one that ran
 
@@ -501,6 +556,49 @@ def test_wrong_settings_are_refused_before_anything_is_read(tiny_bundle: Path) -
         scorer.predict_many([], batch_size=0)
     with pytest.raises(ValueError, match="on_error"):
         scorer.predict_many([], on_error="ignore")  # type: ignore[call-overload]
+
+
+def test_one_exam_is_not_taken_for_many(tiny_bundle: Path, exam: Path) -> None:
+    scorer = Predictor(tiny_bundle, "cpu")
+    ones: list[tuple[Any, str]] = [
+        (str(exam), "one path"),
+        (exam, "one path"),
+        (bytes(exam), "one path"),
+        (arrays(), "one dict"),
+        (read_exam(exam), "one Exam"),
+        (pydicom.dcmread(exam / "IM1"), "one FileDataset"),
+        (arrays()["LCC"], "one ndarray"),
+        (4, "one int"),
+        (None, "one NoneType"),
+    ]
+    for one, found in ones:
+        with pytest.raises(ExamError, match="Use predict for one exam") as caught:
+            scorer.predict_many(one)
+        assert caught.value.found == found
+        assert "archive.scan(folder).exams" in caught.value.remedy
+
+
+def test_an_archive_is_its_exams(tiny_bundle: Path, exam: Path) -> None:
+    (answer,) = Predictor(tiny_bundle, "cpu").predict_many(scan(exam.parent))
+    assert answer.status == "scored"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_closed_predictor_says_so(tiny_bundle: Path, exam: Path, isolate: bool) -> None:
+    scorer = Predictor(tiny_bundle, "cpu", isolate=isolate)
+    begun = scorer.predict_many(iter([exam, exam, exam]), batch_size=1)
+    next(begun)
+    scorer.close()
+    scorer.close()
+    for ask in (
+        lambda: scorer.predict(exam),
+        lambda: scorer.examine(exam),
+        lambda: scorer.predict_many([exam]),
+        lambda: next(begun),
+    ):
+        with pytest.raises(DeviceError, match="a Predictor that was closed") as caught:
+            ask()
+        assert (caught.value.code, caught.value.remedy) == ("closed", "Make another one.")
 
 
 def test_closing_a_predictor_closes_its_session(tiny_bundle: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -18,12 +20,25 @@ def test_public_names() -> None:
         "Predictor",
         "View",
         "__version__",
+        "archive",
         "errors",
         "predict",
     ]
     assert all(hasattr(mammoclip_sdk, name) for name in mammoclip_sdk.__all__)
     assert dir(mammoclip_sdk) == sorted(mammoclip_sdk.__all__)
     assert mammoclip_sdk.__version__ == importlib.metadata.version("mammoclip-sdk")
+
+
+@pytest.mark.parametrize("name", ["archive", "errors"])
+def test_modules_are_there_when_they_are_asked_for_and_not_before(name: str) -> None:
+    code = (
+        "import sys, mammoclip_sdk\n"
+        f"name = 'mammoclip_sdk.{name}'\n"
+        "print([loaded for loaded in sys.modules if loaded.startswith('mammoclip_sdk.')])\n"
+        f"print(mammoclip_sdk.{name} is sys.modules['mammoclip_sdk.{name}'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True"]
 
 
 def tree(kind: type[errors.MammoClipError]) -> list[type[errors.MammoClipError]]:

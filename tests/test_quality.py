@@ -305,8 +305,16 @@ def test_a_device_that_the_model_does_not_know_warns_once_and_is_named() -> None
     other = everywhere(device=Device(manufacturer="Another", model="Two"))
     found = judge(other)
     assert brief(found) == [("G11", "warn", None)]
-    assert "Another Two" in found[0].message
+    assert found[0].message == 'The model was not validated on images of "Another" "Two".'
     assert brief(judge(acceptance=PLAIN)) == [("G11", "warn", None)]
+
+
+def test_a_device_named_by_a_hostile_header_does_not_write_the_message() -> None:
+    hostile = Device(manufacturer='\x1b[2J\u202e\n". All is well', model="M" * 70)
+    (found,) = judge(everywhere(device=hostile))
+    named = "\\x1b[2J\\u202e\\n'. All is well"
+    assert found.message.endswith(f' images of "{named}" "{"M" * 64}".')
+    assert found.message.isprintable()
 
 
 @pytest.mark.parametrize("what", [None, {"device": Device(manufacturer="", model="")}])

@@ -90,6 +90,7 @@ NO_REASON = {
     "bundle_integrity",
     "bundle_not_found",
     "bundle_version",
+    "closed",
     "device",
     "error",
     "golden_mismatch",

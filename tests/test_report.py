@@ -12,6 +12,7 @@ from pathlib import Path
 import exams
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 
 from mammoclip_sdk import Predictor
@@ -74,6 +75,10 @@ def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> 
         prediction.provenance.bundle_sha256,
         prediction.provenance.runtime,
         "2 golden exams",
+        prediction.answered_at,
+        f"pydicom {pydicom.__version__}, imagecodecs {imagecodecs.__version__}, "
+        f"numpy {np.__version__}",
+        "not strict, decoded in the same process",
         "0.500 (95% interval 0.400 to 0.600, wilson) on 100 exams: noise",
     ):
         assert words in text
@@ -145,10 +150,20 @@ def test_an_exam_that_was_not_scored_shows_no_number(examination: Examination) -
 def test_devices_and_levels_left_out_are_named(examination: Examination) -> None:
     device = Device(manufacturer="Maker", model="One")
     first, *others = examination.prediction.views
-    records = (replace(first, device=device, reduction_levels=2), *others)
-    text = Page(to_html(with_answer(examination, views=records))).text
-    assert text.count("Maker One") == 1
-    assert text.count(", without its 2 finest levels") == 1
+    for levels, words in ((1, "1 finest level "), (2, "2 finest levels ")):
+        records = (replace(first, device=device, reduction_levels=levels), *others)
+        text = Page(to_html(with_answer(examination, views=records))).text
+        assert text.count("Maker One") == 1
+        assert text.count(f", without its {words}") == 1
+        assert text.count("of the reduced pixels") == 1
+    assert "of the reduced pixels" not in Page(to_html(examination)).text
+
+
+def test_how_files_were_read_is_said(examination: Examination) -> None:
+    provenance = replace(examination.prediction.provenance, strict=True, isolated=True)
+    text = Page(to_html(with_answer(examination, provenance=provenance))).text
+    assert " strict, decoded in child processes" in text
+    assert "not strict" not in text
 
 
 def test_a_stretched_crop_is_said_to_be_one(examination: Examination) -> None:

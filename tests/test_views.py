@@ -600,6 +600,34 @@ def test_a_folder_among_files_is_told_to_come_alone(tmp_path: Path) -> None:
         assert caught.value.code == "folder_for_a_file"
         assert caught.value.subject == tmp_path.name
         assert "alone" in caught.value.remedy
+        assert "mammoclip-sdk scan (mammoclip_sdk.archive.scan)" in caught.value.remedy
+
+
+def test_a_list_of_exams_is_sent_to_predict_many() -> None:
+    exam = read_exam(exam_of())
+    with pytest.raises(ExamError, match="an Exam where an image is expected") as caught:
+        read_exam([exam, exam])  # type: ignore[list-item]
+    assert "Predictor.predict_many" in caught.value.remedy
+
+
+def test_images_of_several_studies_are_sent_to_scan() -> None:
+    images = exam_of()
+    images[0].StudyInstanceUID += ".1"
+    with pytest.raises(MixedExamError) as caught:
+        read_exam(images)
+    assert "mammoclip-sdk scan (mammoclip_sdk.archive.scan)" in caught.value.remedy
+
+
+def test_a_missing_view_is_sought_among_those_that_are_claimed_twice() -> None:
+    images = exam_of()
+    images[0].ImageLaterality = "R"
+    with pytest.raises(MissingViewError) as caught:
+        read_exam(images)
+    assert caught.value.subject == "LCC"
+    assert caught.value.found == (
+        "RCC, LMLO, RMLO; RCC is claimed by views[0] and views[1], one of which may be the "
+        "missing view"
+    )
 
 
 def test_text_that_names_the_other_side_is_noted_and_does_not_win() -> None:
@@ -718,6 +746,49 @@ def test_the_s_of_a_plural_is_no_spot_compression(text: str) -> None:
     assert read_label("L CC S").modifiers == {"spot compression"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["M. Smith CC", "S CC", "Magdeburg L CC", "Tanguy RMLO", "MagView CC", "Spotlight 2D LMLO",
+     "Comparison CC"],
+)  # fmt: skip
+def test_free_text_is_not_read_for_more_than_it_says(text: str) -> None:
+    assert read_label(text, free=True).modifiers == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "modifiers"),
+    [
+        ("L CC MAG", {"magnification"}),
+        ("1.8MAG", {"magnification"}),
+        ("Magnification views", {"magnification"}),
+        ("Magnifikation", {"magnification"}),
+        ("MAGSPOT", {"magnification", "spot compression"}),
+        ("Spot Compression", {"spot compression"}),
+        ("SPOTCOMP L", {"spot compression"}),
+        ("15 SPT", {"spot compression"}),
+        ("RCC TAN", {"tangential"}),
+        ("Tangentialaufnahme", {"tangential"}),
+        ("LCCM", {"magnification"}),
+        ("L CC ID", {"implant displaced"}),
+    ],
+)
+def test_whole_words_count_in_any_text(text: str, modifiers: set[str]) -> None:
+    assert read_label(text, free=True).modifiers == modifiers
+    assert read_label(text).modifiers <= modifiers
+
+
+def test_only_a_series_description_is_free_text() -> None:
+    text = setting(SeriesDescription="M. Smith CC, Magdeburg")
+    assert read_exam(exam_of(text)).notes == tuple(
+        f"views[{place}]: Series Description (0008,103E) names another view" for place in (2, 3)
+    )
+    for keyword in ("PaddleDescription", "AcquisitionDeviceProcessingDescription"):
+        with pytest.raises(UnsupportedImageError, match="a magnification view"):
+            read_exam(exam_of(setting(**{keyword: "1.8MAGSTAND"})))
+    with pytest.raises(UnsupportedImageError, match="a magnification view"):
+        read_exam(exam_of(setting(ViewPosition="CC M")))
+
+
 def test_view_codes_agree_with_pydicoms_copy_of_cid_4014() -> None:
     recognised = [
         projection_of_code(getattr(codes.cid4014, word).value, "SCT")
@@ -725,3 +796,42 @@ def test_view_codes_agree_with_pydicoms_copy_of_cid_4014() -> None:
     ]
     assert None not in recognised
     assert recognised.count("CC") == recognised.count("MLO") == 1
+
+
+class _BadPath(os.PathLike[str]):
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def __fspath__(self) -> str:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("answer", [7, RuntimeError("CANARY")], ids=["int", "raises"])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_path_that_is_none_is_an_error_of_ours(answer, as_list):
+    path = _BadPath(answer)
+    with pytest.raises(ExamError) as caught:
+        read_exam([path] if as_list else path)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_path_in_bytes_is_a_path(tmp_path):
+    exams.write_exam(tmp_path, PLAIN)
+    with os.scandir(os.fsencode(tmp_path)) as entries:
+        exam = read_exam(list(entries))
+    assert list(exam.images) == list(VIEWS)
+
+
+def test_an_array_whose_mask_would_be_ignored_is_refused():
+    array = np.ma.masked_array(np.full((80, 70), 40000, np.uint16), mask=True)
+    with pytest.raises(PixelError, match="masked array of uint16"):
+        read_exam(dict.fromkeys(VIEWS, array))
+
+
+def test_an_array_beyond_all_sizes_is_refused_before_it_is_looked_at():
+    endless = np.broadcast_to(np.uint16(40000), (10**6, 10**6))
+    with pytest.raises(PixelError) as caught:
+        read_exam(dict.fromkeys(VIEWS, endless))
+    assert caught.value.code == "image_size"

@@ -4,6 +4,8 @@
 //
 // Reads 12-bit MONOCHROME1 pixels as little-endian uint16 from the standard input and writes 96x64
 // float32 to the standard output. A program of its own fills in what its header and bundle say.
+// Built by: cmake -S cpp -B build/cpp -DMAMMOCLIP_EXAMPLE=ON && cmake --build build/cpp
+// A program links the core by add_subdirectory(cpp) and target_link_libraries(... mammoclip_core).
 #include <cstdint>
 #include <exception>
 #include <iostream>
