@@ -10,7 +10,6 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,14 +192,19 @@ class StoredImage:
     reduction: Reduction | None = None
     """None where ``pixels`` is the source image in full."""
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Of ``pixels`` as bytes, in hexadecimal.
 
         The same image gives the same hash in every lossless encoding that is decoded in full.
         Computed when first asked for, without the GIL: it takes as long as all of the tensor.
         """
-        return hashlib.sha256(self.pixels.data).hexdigest()
+        # functools.cached_property would compute the four views' hashes one after the other:
+        # in Python 3.11 it locks the class.
+        if "_sha256" not in self.__dict__:
+            digest = hashlib.sha256(self.pixels.data).hexdigest()
+            object.__setattr__(self, "_sha256", digest)
+        return str(self.__dict__["_sha256"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,8 @@ def test_the_report_shows_each_figure_beside_its_machine():
     text = reading.to_markdown(report)
     assert "| native | 120.0 | 10.0 | 12.0 | 8 |" in text
     assert "| JPEG-LS | not measured: no plugin | 50.0 |  |  |" in text
-    assert "| native | 100.0 | 52.0 | 1.92 | 1.10 | 1.05 | 1.01 |" in text
+    assert "| native | 100.0 | 52.0 | 1.92 |" in text
+    assert "| native | 1.10 | 1.05 | 1.01 |" in text
     assert "4000 files of 1000 studies" in text
     assert "2346 headers a second" in text
     assert describe_machine().processor in text
