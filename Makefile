@@ -36,7 +36,7 @@ help:
 	@echo "make check          lint, types, import arrows, version, text"
 	@echo "make bench          measure latency beside the PyTorch reference"
 	@echo "make bench-reading  measure reading and preprocessing beside pydicom and NumPy"
-	@echo "make assurance      hostile, damaged and wrong input, the fuzzers, docs/assurance.md: an hour"
+	@echo "make assurance      hostile, damaged and wrong input, the fuzzers, docs/assurance.md: long"
 	@echo "make fuzz-gate      fuzz the parsing of headers (needs atheris)"
 	@echo "make fuzz-native    fuzz the native core under sanitizers"
 	@echo "make demo-model     make the shipped bundle from nothing"
@@ -62,7 +62,7 @@ bench: $(TEST)/built
 	@$(TEST)/$(BIN)/python benchmarks/latency.py
 
 bench-reading: $(TEST)/built
-	@$(TEST)/$(BIN)/python -m benchmarks.reading
+	@$(TEST)/$(BIN)/python benchmarks/reading.py
 
 assurance: fuzz-gate fuzz-native
 	@$(TEST)/$(BIN)/python -m assurance.bombs

@@ -135,22 +135,6 @@ def read_dataset_of(path: Path, *, name: str) -> Dataset:
         return _dataset(file, size, name)
 
 
-def read_file(path: Path, *, name: str) -> bytes:
-    """Read a DICOM Part 10 file whole.
-
-    Raises
-    ------
-    NotDicomError
-        No ``DICM`` behind the preamble.
-    DicomReadError
-        Not there, not a regular file, not readable, or larger than `MAX_FILE_BYTES`.
-    """
-    with _opened(path, name) as (file, size):
-        source = file.read(size)
-    require_magic(source, name)
-    return source
-
-
 def read_header(source: bytes, *, name: str) -> Dataset:
     """Do what `read_header_of` does, with the bytes of a whole file."""
     return _header(io.BytesIO(source), len(source), name)

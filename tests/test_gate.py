@@ -88,7 +88,7 @@ def test_without_magic_it_is_not_dicom(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.dcm"
     path.write_bytes(content)
     with pytest.raises(NotDicomError, match=r"x\.dcm: found no 'DICM' at byte 128"):
-        gate.read_file(path, name="x.dcm")
+        gate.read_header_of(path, name="x.dcm")
 
 
 def test_a_file_beyond_the_limit_is_refused(
@@ -97,10 +97,10 @@ def test_a_file_beyond_the_limit_is_refused(
     path = tmp_path / "x.dcm"
     path.write_bytes(plain)
     monkeypatch.setattr(gate, "MAX_FILE_BYTES", len(plain))
-    assert gate.read_file(path, name="x") == plain
+    assert gate.read_header_of(path, name="x").Rows == 96
     monkeypatch.setattr(gate, "MAX_FILE_BYTES", len(plain) - 1)
     with pytest.raises(DicomReadError) as caught:
-        gate.read_file(path, name="x")
+        gate.read_header_of(path, name="x")
     assert caught.value.code == "file_too_large"
 
 
@@ -111,7 +111,7 @@ def test_of_a_large_file_no_more_is_read_than_it_takes(tmp_path: Path) -> None:
         os.truncate(path, gate.MAX_FILE_BYTES + 1)
         tracemalloc.start()
         with pytest.raises(InputError) as caught:
-            gate.read_file(path, name="x")
+            gate.read_header_of(path, name="x")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert caught.value.code == code
@@ -130,7 +130,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / ("x" * 300), "file_unreadable"),
     ):
         with pytest.raises(DicomReadError) as caught:
-            gate.read_file(path, name="x")
+            gate.read_header_of(path, name="x")
         assert caught.value.code == code
 
 
@@ -605,7 +605,7 @@ def test_no_other_error_hides_behind_ours(plain: bytes, tmp_path: Path) -> None:
     for attempt in (
         convert,
         read,
-        lambda: gate.read_file(tmp_path / "Canary", name="x"),
+        lambda: gate.read_header_of(tmp_path / "Canary", name="x"),
         lambda: gate.read_header_of(tmp_path / "Canary\0", name="x"),
     ):
         error = outcome(attempt)
