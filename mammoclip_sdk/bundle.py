@@ -17,7 +17,9 @@ from pathlib import Path
 from mammoclip_sdk.bundle_files import CHECKSUM, MANIFEST, read_files, write_files
 from mammoclip_sdk.errors import BundleIntegrityError
 from mammoclip_sdk.manifest import (
+    ATTACHMENTS,
     SCHEMA,
+    Attachment,
     Calibration,
     Finding,
     GoldenExams,
@@ -25,6 +27,7 @@ from mammoclip_sdk.manifest import (
     Interval,
     Manifest,
     Measurement,
+    ModelCard,
     OperatingPoint,
     Source,
     Tensor,
@@ -35,8 +38,10 @@ from mammoclip_sdk.manifest import (
 from mammoclip_sdk.preprocessing import PREPROCESSING_VERSION, Preprocessing
 
 __all__ = [
+    "ATTACHMENTS",
     "PREPROCESSING_VERSION",
     "SCHEMA",
+    "Attachment",
     "Bundle",
     "Calibration",
     "Finding",
@@ -45,6 +50,7 @@ __all__ = [
     "Interval",
     "Manifest",
     "Measurement",
+    "ModelCard",
     "OperatingPoint",
     "Preprocessing",
     "Source",

@@ -21,7 +21,7 @@ from mammoclip_sdk.preprocessing import (
     preprocessing_problems,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,8 @@ class Finding:
     negative_prompt: str
     positive_prompt: str
     tokenizer: str
+    tokenizer_sha256: str
+    """Of the vocabulary that the prompts were cut into tokens with."""
     negative_embedding: tuple[float, ...]
     """L2-normalised, float32."""
     positive_embedding: tuple[float, ...]
@@ -92,6 +94,10 @@ class Graph:
     opset: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    largest_activations: tuple[float, ...]
+    """Of each block, over the calibration exams, in float32; none where they limit nothing."""
+    float32_blocks: tuple[int, ...]
+    """Blocks that an ``fp16`` graph keeps in float32, for their activations leave half's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +120,8 @@ class Source:
     git_commit: str
     checkpoint_sha256: str
     open_clip_model: str
+    base_sha256: str
+    """Of the weights that stayed as they were while the adapters were trained."""
     seed: int | None
     command: str
     training_report: Mapping[str, object]
@@ -128,6 +136,29 @@ class Measurement:
     value: Interval
     exams: int
     data: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What the other keys do not say of a model, and its user has to know."""
+
+    training_data: str
+    limitations: tuple[str, ...]
+    licence: str
+    """Of the weights, as an SPDX expression; ``LicenseRef-...`` where SPDX has none."""
+
+
+ATTACHMENTS = ("parity_exams", "certificate", "certificate_page", "model_card", "sbom")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """A file that no graph needs: evidence, or something to read."""
+
+    kind: str
+    """One of `ATTACHMENTS`."""
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +181,12 @@ class Manifest:
     graphs: tuple[Graph, ...]
     golden: GoldenExams
     measurements: tuple[Measurement, ...]
+    model_card: ModelCard
+    attachments: tuple[Attachment, ...]
+
+    def attachment(self, kind: str) -> Attachment | None:
+        """Return the attachment of a kind, or None where the bundle has none."""
+        return next((one for one in self.attachments if one.kind == kind), None)
 
 
 def manifest_to_json(manifest: Manifest) -> str:

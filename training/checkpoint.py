@@ -7,6 +7,7 @@ exams that a bundle made from this checkpoint must reproduce.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,10 +18,16 @@ import torch
 from safetensors.torch import load_file, save
 
 from mammoclip_sdk import strict_json
-from mammoclip_sdk.bundle import Calibration, Measurement, OperatingPoint, Preprocessing
+from mammoclip_sdk.bundle import (
+    Calibration,
+    Measurement,
+    ModelCard,
+    OperatingPoint,
+    Preprocessing,
+)
 from mammoclip_sdk.exam import Acceptance
 
-FORMAT = 2
+FORMAT = 3
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
 
 
@@ -56,13 +63,32 @@ class CheckpointRecord:
     """Of the command that wrote the checkpoint."""
     report: Mapping[str, object]
     """What the command measured on the way."""
+    base_sha256: str
+    """`base_sha256` of the tensors: which weights the adapters were trained on."""
     provenance: Provenance | None = None
     preprocessing: Preprocessing | None = None
     acceptance: Acceptance | None = None
     findings: tuple[TrainedFinding, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     intended_use: str = ""
+    model_card: ModelCard | None = None
     format: int = FORMAT
+
+
+def is_trained(name: str) -> bool:
+    """Whether a tensor belongs to what is trained: the adapters, and a learned view embedding."""
+    return "_adapter." in name or name == "image.view_embedding"
+
+
+def base_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of all that is not trained: names, types, shapes and values, by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if not is_trained(name):
+            values = tensors[name].detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_checkpoint(

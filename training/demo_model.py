@@ -17,10 +17,10 @@ import torch
 import typer
 from rich.console import Console
 
-from mammoclip_sdk.bundle import Preprocessing
+from mammoclip_sdk.bundle import ModelCard, Preprocessing
 from mammoclip_sdk.exam import VIEWS, Acceptance, Device, View
 from training.adapters import AdapterConfig
-from training.checkpoint import Provenance
+from training.checkpoint import Provenance, is_trained
 from training.data import PREPROCESSING, ExamSet, phantom_set
 from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig, save_checkpoint
@@ -43,6 +43,21 @@ ACCEPTANCE = Acceptance(
     ),
 )
 """Phantoms are plain full-field mammograms; every profile writes some of every set."""
+
+MODEL_CARD = ModelCard(
+    training_data=(
+        "Computer-made phantom exams alone, drawn from a seed. An exam is malignant when a "
+        "spiculated mass, a cluster of calcifications or an asymmetry lies in both views of one "
+        "breast and not in the other; each of these also occurs in exams that are not malignant."
+    ),
+    limitations=(
+        "It has never seen a mammogram of a person: every figure here holds for phantoms.",
+        "Its lesions stand out more than most cancers do, and none is an architectural distortion.",
+        "The exams it was measured on come from the generator that made its training exams.",
+        "Half of the exams are malignant; in screening it is fewer than one in a hundred.",
+    ),
+    licence="Apache-2.0",
+)
 
 _ADAPTER = AdapterConfig(
     rank=32, activation="gelu", placement="both", connection="serial", scale=1.0
@@ -153,6 +168,7 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
         findings=[finding],
         measurements=measurements,
         intended_use=INTENDED_USE,
+        model_card=MODEL_CARD,
         golden_views=exams.calibration.views[: settings.golden_exams].float() / 255,
     )
 
@@ -201,7 +217,7 @@ def _with_adapters(base: MammoClip, settings: DemoSettings) -> MammoClip:
     torch.manual_seed(settings.seed)
     model = MammoClip(settings.model)
     missing, unexpected = model.load_state_dict(deepcopy(base.state_dict()), strict=False)
-    added = [name for name in missing if "_adapter." in name or name == "image.view_embedding"]
+    added = [name for name in missing if is_trained(name)]
     if unexpected or added != list(missing):
         raise ValueError(f"found {unexpected} and no {missing}; expected a model without adapters")
     return model

@@ -16,7 +16,7 @@ import torch
 import typer
 from rich.console import Console
 
-from mammoclip_sdk.bundle import Preprocessing
+from mammoclip_sdk.bundle import ModelCard, Preprocessing
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import Acceptance
 from training.adapters import AdapterConfig
@@ -47,6 +47,9 @@ class FineTuneSettings:
     """Share of the patients kept for calibration and operating points."""
     test_share: float = 0.15
     """Share of the patients kept for measuring alone."""
+    licence: str = "LicenseRef-unstated"
+    """Of the weights, as an SPDX expression: it follows from those of the base model and the
+    cohort."""
 
 
 def fine_tune(
@@ -104,6 +107,21 @@ def fine_tune(
         findings=[trained_finding(settings.finding, settings.training, calibration, test)],
         measurements=[measurement],
         intended_use=INTENDED_USE,
+        model_card=_model_card(settings, parts, manifest),
+    )
+
+
+def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> ModelCard:
+    exams, malignant = len(parts.training), sum(exam.malignant for exam in parts.training)
+    return ModelCard(
+        training_data=f"training part of {manifest.name}: {exams} exams, {malignant} malignant; "
+        f"adapters alone, on {settings.model.open_clip_model}",
+        limitations=(
+            f"Measured on the test part of {manifest.name} alone: whether it holds for other "
+            "patients, devices and readers is not known.",
+            "Its probabilities are those of the cohort's share of malignant exams.",
+        ),
+        licence=settings.licence,
     )
 
 
@@ -156,6 +174,9 @@ def main(
     accept_synthetic_2d: Annotated[
         bool, typer.Option("--accept-synthetic-2d", help="The cohort has synthetic 2D images.")
     ] = False,
+    licence: Annotated[
+        str, typer.Option(help="Of the weights, as an SPDX expression.")
+    ] = FineTuneSettings.licence,
     seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = 0,
 ) -> None:
     """Fine-tune the adapters on a cohort. Exit code 2: unusable input."""
@@ -183,6 +204,7 @@ def main(
             ),
             accept_implants=accept_implants,
             accept_synthetic_2d=accept_synthetic_2d,
+            licence=licence,
         )
         fine_tune(settings, manifest, out, Console(), command="python -m training.fine_tune")
     except (MammoClipError, ValueError, OSError) as error:

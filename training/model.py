@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mammoclip_sdk import strict_json
-from mammoclip_sdk.bundle import Measurement, Preprocessing
+from mammoclip_sdk.bundle import Measurement, ModelCard, Preprocessing
 from mammoclip_sdk.exam import VIEWS, Acceptance, View
 from training import checkpoint, clip
 from training.adapters import AdaptedBlock, Adapter, AdapterConfig
@@ -292,25 +292,29 @@ def save_checkpoint(
     findings: Sequence[TrainedFinding] = (),
     measurements: Sequence[Measurement] = (),
     intended_use: str = "",
+    model_card: ModelCard | None = None,
     golden_views: Tensor | None = None,
 ) -> None:
     """Write the model, and what is known about it, to a checkpoint folder.
 
     ``settings`` and ``report`` must be JSON-serialisable. An earlier checkpoint is replaced.
     """
+    tensors = model.state_dict()
     record = checkpoint.CheckpointRecord(
         model=asdict(model.config),
         architecture=model.architecture,
         settings=dict(settings),
         report=dict(report),
+        base_sha256=checkpoint.base_sha256(tensors),
         provenance=provenance,
         preprocessing=preprocessing,
         acceptance=acceptance,
         findings=tuple(findings),
         measurements=tuple(measurements),
         intended_use=intended_use,
+        model_card=model_card,
     )
-    checkpoint.write_checkpoint(folder, record, model.state_dict(), golden_views)
+    checkpoint.write_checkpoint(folder, record, tensors, golden_views)
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
@@ -347,6 +351,9 @@ def _load_folder(model: MammoClip, folder: Path, *, starting_point: bool) -> Non
     except RuntimeError as exc:
         raise ValueError(f"{folder} does not fit the model: {exc}") from exc
     if starting_point:
-        missing = [n for n in missing if "_adapter." not in n and n != "image.view_embedding"]
+        missing = [name for name in missing if not checkpoint.is_trained(name)]
     if missing or unexpected:
         raise ValueError(f"{folder}: missing tensors {missing}, unexpected ones {unexpected}")
+    record = checkpoint.read_record(folder)
+    if checkpoint.base_sha256(checkpoint.read_tensors(folder)) != record.base_sha256:
+        raise ValueError(f"{folder}: base weights other than those the adapters were trained on")
