@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
+from assurance.good_exams import Four, GoodExam, good_exam
 from assurance.trial import RESULTS, Rate, Table, Trial, measured_on, write_trial
-from assurance.wrong_exams import GOOD, WRONG, Corruption, Four, GoodExam, good_exam
+from assurance.wrong_exams import GOOD, WRONG, Corruption
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.errors import InputError
 from mammoclip_sdk.manifest import Manifest
@@ -149,35 +150,7 @@ def _try_wrong(kind: Corruption, exam: GoodExam, rng: np.random.Generator, tally
 
 def record(outcome: Outcome, command: str, seconds: tuple[float, float]) -> Trial:
     """Return the trial's record; ``seconds`` are of the wall and of the processor."""
-    blocked, good = outcome.false_blocks()
-    by_code: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for kind, tally in outcome.wrong.items():
-        if kind.code:
-            by_code[kind.code].update(hits=tally.hits, cases=tally.cases)
-    demanded = [by_code[code] for code in NO_MISS if code in by_code]
-    rates = [
-        Rate(
-            name="G01 to G05 together, detected",
-            hits=sum(counts["hits"] for counts in demanded),
-            of=sum(counts["cases"] for counts in demanded),
-            target="no miss",
-        ),
-        *(
-            Rate(
-                name=f"{code} detected",
-                hits=counts["hits"],
-                of=counts["cases"],
-                target="no miss" if code in NO_MISS else "",
-            )
-            for code, counts in sorted(by_code.items())
-        ),
-        Rate(
-            name="good exams blocked",
-            hits=blocked,
-            of=good,
-            target=f"at most {MAX_FALSE_BLOCKS:.0%}",
-        ),
-    ]
+    _, good = outcome.false_blocks()
     wall, processor = seconds
     total = good + sum(tally.cases for tally in outcome.wrong.values())
     return Trial(
@@ -196,7 +169,7 @@ def record(outcome: Outcome, command: str, seconds: tuple[float, float]) -> Tria
         corpus_files=outcome.exams,
         corpus_bytes=0,
         open={"misses of G01 to G05": outcome.misses()},
-        rates=tuple(rates),
+        rates=tuple(_rates(outcome)),
         tables=(
             Table(
                 caption="Wrong exams, by how they were made",
@@ -219,6 +192,22 @@ def record(outcome: Outcome, command: str, seconds: tuple[float, float]) -> Tria
         ),
         **measured_on(command),
     )
+
+
+def _rates(outcome: Outcome) -> Iterator[Rate]:
+    by_code: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for kind, tally in outcome.wrong.items():
+        if kind.code:
+            by_code[kind.code].update(hits=tally.hits, cases=tally.cases)
+    demanded = sum((by_code[code] for code in NO_MISS if code in by_code), Counter[str]())
+    name = "G01 to G05 together, detected"
+    yield Rate(name=name, hits=demanded["hits"], of=demanded["cases"], target="no miss")
+    for code, counts in sorted(by_code.items()):
+        target = "no miss" if code in NO_MISS else ""
+        yield Rate(name=f"{code} detected", hits=counts["hits"], of=counts["cases"], target=target)
+    blocked, good = outcome.false_blocks()
+    target = f"at most {MAX_FALSE_BLOCKS:.0%}"
+    yield Rate(name="good exams blocked", hits=blocked, of=good, target=target)
 
 
 def _wrong_rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from assurance.wrong_exams import WRONG, Four, good_exam
+from assurance.good_exams import Four, good_exam
+from assurance.wrong_exams import WRONG
 from mammoclip_sdk import pixels, tensor
 from mammoclip_sdk.appearance import appearance, likeness, wrapped
 from mammoclip_sdk.bundle import read_bundle

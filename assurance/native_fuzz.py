@@ -31,7 +31,11 @@ from training.provenance import git_commit
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "native-fuzz"
 SANITIZERS = "AddressSanitizer and UndefinedBehaviorSanitizer"
-TARGETS = {"tensor": "find_breast, place, resample", "grey_values": "count_codes, grey_scale"}
+TARGETS = {
+    "tensor": "find_breast, place, resample",
+    "grey_values": "count_codes, grey_scale",
+    "run_lengths": "decode_run_lengths",
+}
 """Program ``fuzz_NAME`` of ``cpp/fuzz``, and the entry points that it calls."""
 
 _SEEDS = 200

@@ -6,6 +6,9 @@ PREPROCESSING_VERSION: int
 class UndefinedGreyValuesError(ValueError):
     args: tuple[str, str, str, str]  # subject, found, expected, remedy
 
+def decode_run_lengths(
+    frame: bytes | memoryview, pixels: NDArray[uint8] | NDArray[uint16]
+) -> bool: ...
 def grey_scale(
     *,
     container_bits: int,

@@ -1,7 +1,7 @@
 """The life of one child process that decodes: within limits, and believed by nobody.
 
-``isolation`` starts it and asks; see there. Requests come as pickles, from the parent, which is
-trusted; answers go back as JSON, since the parent trusts no child.
+``decoding_child`` starts it and asks; see there. Requests come as pickles, from the parent, which
+is trusted; answers go back as JSON, since the parent trusts no child.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from mammoclip_sdk.elements import LONG_VRS
+from mammoclip_sdk.element_head import LONG_VRS, RETRIEVE
 from mammoclip_sdk.errors import DicomReadError, NotDicomError
 
 CLASS, SYNTAX = 0x0002, 0x0010
@@ -55,6 +55,6 @@ def _error(name: str, found: str, expected: str) -> DicomReadError:
         name,
         found=found,
         expected=expected,
-        remedy="Retrieve or export the image again; the file is damaged or incomplete.",
+        remedy=RETRIEVE,
         code="file_meta",
     )

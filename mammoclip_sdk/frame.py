@@ -7,9 +7,10 @@ within limits that bound their memory and time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import imagecodecs
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammoclip_sdk import gate
+from mammoclip_sdk._native import decode_run_lengths
 from mammoclip_sdk.codestream import (
     Buffer,
     FrameHeader,
@@ -27,6 +29,7 @@ from mammoclip_sdk.codestream import (
 )
 from mammoclip_sdk.exam import Reduction
 from mammoclip_sdk.image_pixel import Layout, pixel_error
+from mammoclip_sdk.processor import cores
 
 JPEG_2000_FAMILY = gate.JPEG_2000_SYNTAXES | gate.HTJ2K_SYNTAXES
 """Part 1 and Part 15 of ISO 15444: one kind of codestream, one decoder."""
@@ -55,13 +58,39 @@ takes the longest of all decoders, by the byte. The largest detectors have 28 mi
 take 9 bits each where a breast with the noise of 14 bits fills the image."""
 MOST_JPEG_2000_PARTS = 2**17
 MOST_JPEG_2000_PACKETS = 2**19
+_MOST_THREADS = 4
+"""Of one JPEG 2000 decoder; a thread takes address space, which isolation limits."""
+
+
+_turns = ThreadPoolExecutor(1, "jpeg-2000")
+
+
+def _take_new_turns() -> None:
+    global _turns
+    _turns = ThreadPoolExecutor(1, "jpeg-2000")
+
+
+if hasattr(os, "register_at_fork"):  # the forked process has no thread but its own
+    os.register_at_fork(after_in_child=_take_new_turns)
+
+
+def _jpeg_2000(frame: Buffer) -> NDArray[Any]:
+    """Decode by all cores, one image of this process at a time, in a thread that does nothing else.
+
+    So no core is idle where a single view takes the longest, OpenJPEG's 4 bytes a pixel are there
+    once, and the allocator gives the next image the memory that the last one needed.
+    """
+    decode: Any = imagecodecs.jpeg2k_decode  # takes more than its stub says
+    turn = _turns.submit(decode, frame, numthreads=min(_MOST_THREADS, cores()))
+    decoded: NDArray[Any] = turn.result()
+    return decoded
+
+
 _DECODERS: dict[str, Any] = {
     **dict.fromkeys(gate.JPEG_SYNTAXES, imagecodecs.jpeg8_decode),
     **dict.fromkeys(gate.JPEG_LS_SYNTAXES, imagecodecs.jpegls_decode),
-    **dict.fromkeys(JPEG_2000_FAMILY, imagecodecs.jpeg2k_decode),
+    **dict.fromkeys(JPEG_2000_FAMILY, _jpeg_2000),
 }
-_PACK_BITS: Any = imagecodecs.packbits_decode  # takes more than its stub says
-_RLE_HEADER = 64
 _ITEM, _SEQUENCE_DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # PS3.5 section 7.5
 
 
@@ -131,21 +160,11 @@ def _require_density(frame: Buffer, layout: Layout, name: str) -> None:
 
 
 def _run_lengths(frame: Buffer, layout: Layout, name: str) -> NDArray[Any]:
-    """Decode one segment for each byte of a value, the most significant first, PS3.5 annex G."""
-    size, count = layout.dtype.itemsize, layout.rows * layout.columns
-    header = np.frombuffer(bytes(frame[:_RLE_HEADER]).ljust(_RLE_HEADER, b"\0"), "<u4").tolist()
-    bounds = [*header[1 : 1 + size], len(frame)]
-    values, plane = np.zeros((count, size), np.uint8), np.zeros(count, np.uint8)
-    whole = header[0] == size and bounds[0] == _RLE_HEADER and bounds == sorted(bounds)
-    for place, (begin, end) in enumerate(pairwise(bounds) if whole else ()):
-        with _decoding(name):
-            decoded = _PACK_BITS(frame[begin:end], out=plane)
-        whole = whole and len(decoded) == count
-        values[:, size - 1 - place] = plane
-    if not whole:
+    pixels = np.zeros((layout.rows, layout.columns), layout.dtype)
+    if not decode_run_lengths(frame, pixels):
         found = "run lengths that do not add up to the pixels"
         raise pixel_error(name, found, "an undamaged frame", "decode_failed")
-    return values.view(layout.dtype).reshape(layout.rows, layout.columns)
+    return pixels
 
 
 @contextmanager

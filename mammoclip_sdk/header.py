@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 from pydicom.tag import BaseTag, Tag
 
-from mammoclip_sdk.elements import READ
+from mammoclip_sdk.attributes import READ
 from mammoclip_sdk.errors import DicomReadError
 from mammoclip_sdk.shield import AttributeNotListedError, raise_alone
 
@@ -26,7 +26,7 @@ class Header:
     Attributes are named by keyword, or by tag where a group repeats. Every method raises
     `DicomReadError` for a value that does not convert, and names the tag, never the value; and
     `AttributeNotListedError`, whose cause is this software, for an attribute outside
-    ``elements.READ``, which would look absent. Items of sequences hold whatever they hold.
+    ``attributes.READ``, which would look absent. Items of sequences hold whatever they hold.
     """
 
     def __init__(self, dataset: Dataset, *, name: str) -> None:
@@ -122,7 +122,7 @@ class Header:
     def _tag(self, keyword: str | int) -> BaseTag:
         tag, is_read = _looked_up(keyword)
         if not (is_read or self._is_item):
-            raise AttributeNotListedError(f"{described(keyword)} is not in elements.READ")
+            raise AttributeNotListedError(f"{described(keyword)} is not in attributes.READ")
         return tag
 
     def _item(self, dataset: Dataset) -> Header:

@@ -1,4 +1,4 @@
-"""Patient Orientation (0020,0020) of a mammogram, as far as it says which breast lies which way.
+"""Which breast lies which way, by a view's name, its pixels and Patient Orientation (0020,0020).
 
 Rows lead to the front (A) of the patient from a chest wall at the left, and to her back (P) where
 it is at the right. Columns lead to the midline of her body, and in an oblique view to her feet too:
@@ -8,6 +8,10 @@ to the right (R) in a left breast, to the left (L) in a right one (PS3.3 C.7.6.1
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from mammoclip_sdk.exam import View
+
+_SIDES = {"L": "left", "R": "right"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +37,42 @@ def read_orientation(letters: tuple[str, ...]) -> Orientation | None:
         side=medial[0] if len(medial) == 1 else None,
         upside_down="H" in columns,
     )
+
+
+def contradiction(view: View, letters: tuple[str, ...], *, wall_right: bool) -> str | None:
+    """Return what cannot be true together, in words; None where all agrees.
+
+    An image that is stored mirrored has the rows of the other breast and the columns of its own;
+    it agrees where Patient Orientation says so.
+
+    Parameters
+    ----------
+    view
+        The view as its tags name it.
+    letters
+        Patient Orientation.
+    wall_right
+        Whether the chest wall lies at the right in the pixels.
+    """
+    said = read_orientation(letters)
+    if said is not None and said.wall_right != wall_right:
+        return (
+            f"{view} has its chest wall at the {'right' if wall_right else 'left'}, and Patient "
+            "Orientation (0020,0020) says that it is at the other side. One of the two was "
+            "turned; have the image or its header corrected."
+        )
+    if said is not None and (said.side not in (None, view.laterality) or said.upside_down):
+        return (
+            f"{view} is named a {_SIDES[view.laterality]} breast, and Patient Orientation "
+            "(0020,0020) is that of the other breast, or of an image that is upside down; have it "
+            "corrected."
+        )
+    usual = wall_right == (view.laterality == "R")
+    if not usual and (said is None or said.side is None):
+        return (
+            f"{view} is named a {_SIDES[view.laterality]} breast, but its chest wall lies where a "
+            f"{_SIDES['R' if wall_right else 'L']} breast's does. Either the side is wrong, or "
+            "the image is stored mirrored, and Patient Orientation (0020,0020) does not say so; "
+            "check which, and send it corrected."
+        )
+    return None

@@ -195,7 +195,7 @@ def changed(name: str, found: str) -> DicomReadError:
 def _pixel_data(dataset: Dataset, name: str) -> memoryview:
     with shielded(name, "pixel data"):
         data = dataset.get("PixelData")
-    if type(data) is not bytes or not data:
+    if type(data) not in (bytes, memoryview) or not data:
         raise pixel_error(name, "no Pixel Data (7FE0,0010)", "an image", "no_pixel_data")
     return memoryview(data)
 

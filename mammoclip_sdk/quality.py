@@ -28,7 +28,7 @@ from mammoclip_sdk.exam import (
     View,
 )
 from mammoclip_sdk.folder import printable
-from mammoclip_sdk.orientation import read_orientation
+from mammoclip_sdk.orientation import contradiction
 from mammoclip_sdk.reasons import (
     CONTENT,
     DEVICE,
@@ -45,9 +45,7 @@ _LEAPS = (
     "leaps between bright and dark all over, as where upper bits were cut off. Check its Bits "
     "Stored (0028,0101)."
 )
-_LONGEST_NAME = 64
-"""Characters of a manufacturer or a model in a message; more is not LO (PS3.5, 6.2)."""
-_SIDES = {"L": "left", "R": "right"}
+_LONGEST_NAME = 64  # characters; more is not LO, PS3.5 section 6.2
 
 Severity = Literal["block", "warn"]
 
@@ -99,8 +97,8 @@ def assess(
             content += _shape(images[view], appearance(pixels), breast, acceptance)
         reasons += content
         if not _blocked(content):  # else it has no side
-            orientation = acquisition.patient_orientation if acquisition else ()
-            reasons += _side(view, orientation, model_input.geometry[view].mirrored)
+            letters = acquisition.patient_orientation if acquisition else ()
+            reasons += _side(view, letters, model_input.geometry[view].mirrored)
     return tuple(reasons)
 
 
@@ -115,17 +113,21 @@ def _device(exam: Exam, acceptance: Acceptance) -> Iterator[Reason]:
         acquisition = exam.images[view].acquisition
         device = acquisition.device if acquisition else Device(manufacturer="", model="")
         if _plain(device) not in known or not any(_plain(device)):
-            others[_plain(device)] = _quoted(device)
+            quoted = (name.replace('"', "'") for name in named(device))
+            others[_plain(device)] = " ".join(f'"{name}"' for name in quoted)
     if others:
-        named = ", ".join(name or "a device that is not named" for name in others.values())
-        message = f"The model was not validated on images of {named}."
+        listed = ", ".join(name or "a device that is not named" for name in others.values())
+        message = f"The model was not validated on images of {listed}."
         yield _reason(DEVICE, "warn", None, message)
 
 
-def _quoted(device: Device) -> str:
-    """Name a device in words of its header, which anybody may have written."""
-    names = (printable(name).replace('"', "'") for name in (device.manufacturer, device.model))
-    return " ".join(f'"{name[:_LONGEST_NAME]}"' for name in names if name)
+def named(device: Device) -> tuple[str, ...]:
+    """Return manufacturer and model as people may see them: anybody may have written a header.
+
+    Both are printable and have at most 64 characters, which is the most that a header may have.
+    """
+    names = (printable(name) for name in (device.manufacturer, device.model))
+    return tuple(name[:_LONGEST_NAME] for name in names if name)
 
 
 def _plain(device: Device) -> tuple[str, str]:
@@ -267,47 +269,15 @@ def _shape(
         yield _reason(CONTENT, "warn", view, f"{what} {_REMEDY}")
 
 
-def _side(view: View, orientation: tuple[str, ...], mirrored: bool) -> Iterator[Reason]:
-    """Compare the side with the chest wall's in the pixels, and both with the orientation.
-
-    An image that is stored mirrored has the rows of the other breast and the columns of its own.
-    """
-    side, usual = view.laterality, mirrored == (view.laterality == "R")
-    said = read_orientation(orientation)
-    if said is None:
-        if not usual:
-            yield _reason(WRONG_SIDE, "block", view, _wrong_side(view, mirrored))
-    elif said.wall_right != mirrored:
+def _side(view: View, letters: tuple[str, ...], mirrored: bool) -> Iterator[Reason]:
+    if wrong := contradiction(view, letters, wall_right=mirrored):
+        yield _reason(WRONG_SIDE, "block", view, wrong)
+    elif mirrored == (view.laterality == "L"):
         message = (
-            f"{view} has its chest wall at the {'right' if mirrored else 'left'}, and Patient "
-            "Orientation (0020,0020) says that it is at the other side. One of the two was "
-            "turned; have the image or its header corrected."
+            f"{view} is stored mirrored, as Patient Orientation (0020,0020) says and its chest "
+            "wall shows."
         )
-        yield _reason(WRONG_SIDE, "block", view, message)
-    elif said.side not in (None, side) or said.upside_down:
-        message = (
-            f"{view} is named a {_SIDES[side]} breast, and Patient Orientation (0020,0020) is that "
-            "of the other breast, or of an image that is upside down; have it corrected."
-        )
-        yield _reason(WRONG_SIDE, "block", view, message)
-    elif not usual:
-        if said.side is None:
-            yield _reason(WRONG_SIDE, "block", view, _wrong_side(view, mirrored))
-        else:
-            message = (
-                f"{view} is stored mirrored, as Patient Orientation (0020,0020) says and its "
-                "chest wall shows."
-            )
-            yield _reason(WRONG_SIDE, "warn", view, message)
-
-
-def _wrong_side(view: View, mirrored: bool) -> str:
-    return (
-        f"{view} is named a {_SIDES[view.laterality]} breast, but its chest wall lies where a "
-        f"{_SIDES['R' if mirrored else 'L']} breast's does. Either the side is wrong, or the "
-        "image is stored mirrored, and Patient Orientation (0020,0020) does not say so; check "
-        "which, and send it corrected."
-    )
+        yield _reason(WRONG_SIDE, "warn", view, message)
 
 
 def _reason(code: str, severity: Severity, view: View | None, message: str) -> Reason:

@@ -16,7 +16,7 @@ from pydicom import Dataset
 
 from mammoclip_sdk import gate
 from mammoclip_sdk.acquisition import PARTIAL
-from mammoclip_sdk.elements import READ
+from mammoclip_sdk.attributes import READ
 from mammoclip_sdk.errors import AmbiguousViewError, MissingViewError, MixedExamError
 from mammoclip_sdk.exam import VIEWS, Alternative, Exam, SourceImage, View
 from mammoclip_sdk.mammogram import Mammogram

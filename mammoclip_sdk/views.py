@@ -19,6 +19,7 @@ from mammoclip_sdk import gate
 from mammoclip_sdk.acquisition import require_accepted
 from mammoclip_sdk.errors import ExamError, MissingViewError, PixelError
 from mammoclip_sdk.exam import PLAIN, VIEWS, Acceptance, Exam, SourceImage, View
+from mammoclip_sdk.exam_structure import require_structure
 from mammoclip_sdk.folder import FoundFile, examine, list_files, printable, without_rejected
 from mammoclip_sdk.image_limits import require_size
 from mammoclip_sdk.mammogram import read_mammogram, require_view
@@ -45,7 +46,7 @@ def read_exam(views: ViewSource, *, strict: bool = False, acceptance: Acceptance
         A folder (searched with its subfolders), a list of paths or Datasets, or a mapping from
         the view's name to a path, a Dataset or a 2-D uint8/uint16 array. An array is taken as
         display-ready MONOCHROME2 over the full range of its dtype. An `Exam` is returned as it
-        is: the choices in it were made, strictly or not, when it was read.
+        is, if it is whole: the choices in it were made, strictly or not, when it was read.
     strict
         Raise `AmbiguousViewError` where several images claim one view, instead of preferring,
         in this order: a view that tags name and not a text alone; no view modifier; a displaced
@@ -65,7 +66,8 @@ def read_exam(views: ViewSource, *, strict: bool = False, acceptance: Acceptance
     MixedExamError
         More than one Patient ID, Study Instance UID or birth date, or days more than one apart.
     ExamError
-        A mapping's key contradicts the header, or the argument is of another kind.
+        A mapping's key contradicts the header, or the argument, or a field of an `Exam`, is of
+        another kind.
     NotDicomError, DicomReadError, UnsupportedImageError, PixelError
         An image the caller named itself cannot be used.
     """
@@ -93,15 +95,26 @@ def read_exam(views: ViewSource, *, strict: bool = False, acceptance: Acceptance
 
 
 def _accepted(exam: Exam, acceptance: Acceptance) -> Exam:
-    """Refuse an exam that was read for a model which accepts more."""
+    """Refuse an exam that was read for a model which accepts more, or was changed since."""
+    require_structure(exam)
     for image in exam.images.values():
+        if image.array is not None:
+            _display_ready(image.array, image.name)
         if image.acquisition is not None:
             require_accepted(image.acquisition, acceptance, name=image.name)
     return exam
 
 
-def exam_of(files: Iterable[FoundFile], *, strict: bool) -> Exam:
+def exam_of(files: Iterable[FoundFile], *, strict: bool, unread_nearby: int = 0) -> Exam:
     """Make an exam of what was found in a folder.
+
+    Parameters
+    ----------
+    files, strict
+        What was found, and whether damage among it is an error.
+    unread_nearby
+        Files and folders elsewhere that could not be read and may be of this exam; they are told
+        by their number alone, for the name of a folder may be a patient's.
 
     Raises
     ------
@@ -119,7 +132,11 @@ def exam_of(files: Iterable[FoundFile], *, strict: bool) -> Exam:
         for file in files
         if file.mammogram
     ]
-    return choose(candidates, [file.note for file in files if file.error], strict=strict)
+    skipped = [file.note for file in files if file.error]
+    if unread_nearby:
+        what = "files or folders" if unread_nearby > 1 else "file or folder"
+        skipped.append(f"{unread_nearby} {what} nearby, not readable, that may be of this exam")
+    return choose(candidates, skipped, strict=strict)
 
 
 def _path(image: PathSource, place: str) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from exams import PLAIN
 from pydicom.dataset import Dataset
 
-from mammoclip_sdk import archive
+from mammoclip_sdk import header_reading
 from mammoclip_sdk.archive import Archive, scan
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
@@ -136,6 +136,58 @@ def test_a_damaged_retake_is_told_to_the_exams_of_its_folder_alone(tmp_path: Pat
     assert second.notes == ()
 
 
+def damage(path: Path) -> None:
+    """Leave a file that says nothing of its study, for it ends in its file meta."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM\2")
+
+
+def test_damage_in_a_neighbouring_folder_is_counted_in_the_exams_of_the_patient(
+    tmp_path: Path,
+) -> None:
+    jane, june = tmp_path / "CANARY^JANE", tmp_path / "CANARY^JUNE"
+    for number, view in enumerate(VIEWS):  # a folder for each series
+        write_study(jane / "study 1" / f"series {number}", 1, views=[view])
+    write_study(jane / "study 2", 2, PatientID="CANARY-1")
+    write_study(june / "study 3", 3)
+    write_study(june / "ct", 4, SOPClassUID="1.2.840.10008.5.1.4.1.1.2", PatientID="CANARY-3")
+    (jane / "study 1" / "README.txt").write_text("no image, and no damage")
+
+    def notes() -> list[tuple[str, ...]]:
+        found = scan(tmp_path)
+        assert len(found.exams) == 3
+        assert scan(tmp_path, strict=True).exams == found.exams
+        return [exam.notes for exam in found.exams]
+
+    assert notes() == [(), (), ()]
+    damage(june / "ct" / "IM9")  # beside images of another kind: one of these
+    damage(tmp_path / "lost" / "IM9")  # as well of the one patient as of the other
+    assert notes() == [(), (), ()]
+    one = ("skipped 1 file or folder nearby, not readable, that may be of this exam",)
+    two = ("skipped 2 files or folders nearby, not readable, that may be of this exam",)
+    damage(jane / "study 1" / "series 9" / "IM1")
+    assert notes() == [one, (), ()]
+    damage(jane / "study 9" / "series 1" / "IM1")
+    assert notes() == [two, one, ()]
+    (june / "link").symlink_to(jane)  # a folder that is not searched
+    assert notes() == [two, one, one]
+    assert len(scan(tmp_path).skipped) == 10
+
+    (jane / "study 1" / "series 3" / "001RMLO").unlink()  # the damaged one may be this
+    [study] = scan(tmp_path).incomplete
+    assert study.error.found == "LCC, RCC, LMLO; " + two[0]
+
+
+def test_a_folder_whose_name_begins_with_a_dot_is_no_other_folder(tmp_path: Path) -> None:
+    write_study(tmp_path / ".a", 1, views=VIEWS[:3])
+    write_study(tmp_path / "a", 2)
+    damage(tmp_path / "a" / "IM9")
+    found = scan(tmp_path)
+    assert [study.name for study in found.incomplete] == [".a"]
+    assert "IM9" not in found.incomplete[0].error.found
+    assert len(found.exams[0].notes) == 1
+
+
 def test_an_exam_found_by_a_relative_path_survives_a_change_of_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,8 +260,8 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An archive that is worth several processes, because less is made to be."""
-    monkeypatch.setattr(archive, "_WORTH_A_CHILD", 8)
-    monkeypatch.setattr(archive, "_CHUNK", 3)
+    monkeypatch.setattr(header_reading, "_WORTH_A_CHILD", 8)
+    monkeypatch.setattr(header_reading, "_CHUNK", 3)
     for number in range(24):
         write_study(tmp_path / "archive" / str(number % 4), number)
     (tmp_path / "archive" / "letter").write_text("not an image")
@@ -223,17 +275,17 @@ def told(found: Archive) -> list[tuple[str, str]]:
 def test_children_find_what_one_process_finds(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = scan(many, workers=1)
     answered: list[int] = []
-    ask = archive._ask
+    ask = header_reading._ask
 
     def asked(child: Any, question: Any) -> Any:
         answered.append(child.pid)
         return ask(child, question)
 
-    monkeypatch.setattr(archive, "_ask", asked)
+    monkeypatch.setattr(header_reading, "_ask", asked)
     # Long enough for children to be there before this process is through.
-    examined = archive._examined
+    examined = header_reading._examined
     monkeypatch.setattr(
-        archive, "_examined", lambda *arguments: (time.sleep(0.2), examined(*arguments))[1]
+        header_reading, "_examined", lambda *arguments: (time.sleep(0.2), examined(*arguments))[1]
     )
     together = scan(many, workers=3)
     assert len(set(answered)) == 2
@@ -264,7 +316,9 @@ def test_progress_reaches_every_file_in_this_thread(many: Path) -> None:
 def test_a_child_that_fails_costs_nothing_but_time(
     many: Path, monkeypatch: pytest.MonkeyPatch, child: str
 ) -> None:
-    monkeypatch.setattr(archive, "child_command", lambda _module: [sys.executable, "-c", child])
+    monkeypatch.setattr(
+        header_reading, "child_command", lambda _module: [sys.executable, "-c", child]
+    )
     assert scan(many, workers=3).exams == scan(many, workers=1).exams
 
 
@@ -278,7 +332,7 @@ def test_a_caller_that_gives_up_leaves_no_child(
         started.append(popen(*arguments, **options))
         return started[-1]
 
-    monkeypatch.setattr(archive.subprocess, "Popen", noted)
+    monkeypatch.setattr(header_reading.subprocess, "Popen", noted)
 
     def give_up(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -292,8 +346,8 @@ def test_a_script_without_a_main_guard_is_not_run_again(many: Path, tmp_path: Pa
     script = tmp_path / "script.py"
     script.write_text(
         "print('started')\n"
-        "from mammoclip_sdk import archive\n"
-        "archive._WORTH_A_CHILD = 8\n"
+        "from mammoclip_sdk import archive, header_reading\n"
+        "header_reading._WORTH_A_CHILD = 8\n"
         f"print(len(archive.scan({str(many)!r}, workers=3).exams))\n"
     )
     done = subprocess.run(

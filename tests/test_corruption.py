@@ -10,8 +10,9 @@ import pytest
 
 from assurance import corruption, wrong_contents
 from assurance.corruption import NO_MISS, judge, main, record, run
+from assurance.good_exams import GoodExam, good_exam
 from assurance.trial import read_trial
-from assurance.wrong_exams import GOOD, WRONG, Corruption, GoodExam, good_exam
+from assurance.wrong_exams import GOOD, WRONG, Corruption
 from mammoclip_sdk.exam import VIEWS, View
 from mammoclip_sdk.reasons import CODES
 

@@ -18,18 +18,10 @@ from pydicom.data.data_manager import DATA_ROOT
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset as parse_elements
 
-from mammoclip_sdk import elements
-from mammoclip_sdk.elements import (
-    MAX_DEPTH,
-    MAX_ELEMENTS,
-    MAX_HEADER_BYTES,
-    MAX_VALUE_BYTES,
-    PIXEL_DATA,
-    READ,
-    Element,
-    MoreNeededError,
-    Scan,
-)
+from mammoclip_sdk import attributes
+from mammoclip_sdk.attributes import LUT_DATA, MAX_VALUE_BYTES, PIXEL_DATA, READ
+from mammoclip_sdk.element_head import LONG_VRS, MAX_ELEMENTS, MoreNeededError
+from mammoclip_sdk.elements import MAX_DEPTH, MAX_HEADER_BYTES, Element, Scan
 from mammoclip_sdk.errors import DicomReadError
 from mammoclip_sdk.file_meta import SYNTAX, as_uid, read_meta
 
@@ -45,7 +37,7 @@ def head(tag: int, vr: bytes, length: int) -> bytes:
     group = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
     if not vr:
         return group + struct.pack("<I", length)
-    long = vr in elements.LONG_VRS
+    long = vr in LONG_VRS
     return group + vr + struct.pack("<2xI" if long else "<H", length)
 
 
@@ -416,9 +408,7 @@ def test_values_that_are_converted_are_as_long_as_the_limit() -> None:
 
 def test_tables_and_what_is_not_converted_may_be_longer() -> None:
     def tables(vr: bytes, length: int, count: int) -> bytes:
-        return sequence(
-            0x00283010, b"SQ", *[element(elements._LUT_DATA, vr, bytes(length))] * count
-        )
+        return sequence(0x00283010, b"SQ", *[element(LUT_DATA, vr, bytes(length))] * count)
 
     assert len(scan(tables(b"OW", 2**17, 32))) == 1
     assert code_of(tables(b"OW", 2**17, 33)) == "value_too_long"
@@ -430,11 +420,11 @@ def test_tables_and_what_is_not_converted_may_be_longer() -> None:
 
 
 def test_nothing_is_handed_over_that_nobody_reads() -> None:
-    package = Path(elements.__file__).parent
+    package = Path(attributes.__file__).parent
     others = "".join(
-        path.read_text("utf-8") for path in package.glob("*.py") if path.name != "elements.py"
+        path.read_text("utf-8") for path in package.glob("*.py") if path.name != "attributes.py"
     )
-    keywords = elements._KEYWORDS.split()
+    keywords = attributes._KEYWORDS.split()
     known_otherwise = {"SpecificCharacterSet", "AcquisitionTime", "ContentDate", "ContentTime"}
     unread = {keyword for keyword in keywords if f'"{keyword}"' not in others}
     assert unread == known_otherwise  # by its tag, and as "{kind}Date" and "{kind}Time"

@@ -1,14 +1,17 @@
 """What the reports on reading say is what was measured, and both sides do the same work."""
 
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from benchmarks import reading, reduction
+from benchmarks import peak_memory, reading, reading_sides, reduction
 from benchmarks.machine import describe_machine
-from benchmarks.reading import ReadingSettings
+from benchmarks.reading_report import Cores, Memory, ReadingSettings, Report, Row
 from mammoclip_sdk.exam import VIEWS, View
 from mammoclip_sdk.preprocessing import SAMPLES_PER_INPUT_PIXEL
 from training.data import PREPROCESSING
@@ -51,14 +54,14 @@ def test_the_ratio_is_that_of_the_medians():
 
 
 def test_the_report_shows_each_figure_beside_its_machine():
-    report = reading.Report(
+    report = Report(
         command="python benchmarks/reading.py",
         settings=SMALL,
         machine=describe_machine(),
         plugins={"pyjpegls": "1.5.1"},
         rows=(
-            reading.Row(work="native", reference_ms=120.0, ours_ms=10.0, ratio=12.0, goal=8.0),
-            reading.Row(
+            Row(work="native", reference_ms=120.0, ours_ms=10.0, ratio=12.0, goal=8.0),
+            Row(
                 work="JPEG-LS",
                 reference_ms=None,
                 ours_ms=50.0,
@@ -67,8 +70,8 @@ def test_the_report_shows_each_figure_beside_its_machine():
                 note="not measured: no plugin",
             ),
         ),
-        cores=(reading.Cores(syntax="native", one_ms=100.0, two_ms=52.0, ratio=1.923),),
-        memory=(reading.Memory(syntax="native", one_view=1.1, four_views=1.05, traced=1.01),),
+        cores=(Cores(syntax="native", one_ms=100.0, two_ms=52.0, ratio=1.923),),
+        memory=(Memory(syntax="native", one_view=1.1, four_views=1.05, traced=1.01),),
         headers=4000,
         headers_per_second=2345.6,
     )
@@ -96,19 +99,19 @@ def test_peaks_are_of_the_work_alone():
     def work():
         return np.ones(4_000_000).sum()
 
-    grown = reading._peak_resident(work)
+    grown = peak_memory._peak_resident(work)
     assert 20e6 < grown < 60e6
 
 
 def phantom(rows, columns):
-    settings = reading.PhantomSettings(seed=2, rows=rows, columns=columns)
-    exam = reading.make_exam(settings, 0)
-    (profile,) = (profile for profile in reading.PROFILES if profile.name == "Philips-like")
-    return reading.to_dataset(
+    settings = reading_sides.PhantomSettings(seed=2, rows=rows, columns=columns)
+    exam = reading_sides.make_exam(settings, 0)
+    (profile,) = (profile for profile in reading_sides.PROFILES if profile.name == "Philips-like")
+    return reading_sides.to_dataset(
         exam.views[View.LCC].displayed,
         view=View.LCC,
         profile=profile,
-        identity=reading.ExamIdentity.derive(2, 0),
+        identity=reading_sides.ExamIdentity.derive(2, 0),
         pixel_spacing=0.2,
         rng=np.random.default_rng(2),
     )
@@ -152,3 +155,19 @@ def test_differences_grow_with_the_levels_and_are_small_where_the_rule_allows_th
     worst = max(row.difference for row in rows if row.taken)
     assert f"none differs by more than {worst:.2%}" in text
     assert "| 96 x 48 | 3 |" in text
+
+
+def test_jpeg_2000_is_read_in_full_and_reduced_and_all_else_in_full():
+    cases = reading._cases()
+    assert [syntax for syntax, _ in cases.values()] == [*reading.SYNTAXES, "JPEG 2000"]
+    assert [keys.jpeg2000_reduction for _, keys in cases.values()] == [0] * 5 + [reading.REDUCTION]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such limit here")
+def test_threads_that_run_already_are_kept_to_the_cores_as_well():
+    allowed = os.sched_getaffinity(0)
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_native_id).result()
+        with reading.on_cores(1):
+            assert os.sched_getaffinity(thread) == os.sched_getaffinity(0) == {min(allowed)}
+        assert os.sched_getaffinity(thread) == os.sched_getaffinity(0) == allowed

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 from scipy import ndimage
 
-from mammoclip_sdk import tensor
+from mammoclip_sdk import displayed, tensor
 from mammoclip_sdk.codestream import without_finest
 from mammoclip_sdk.errors import (
     BundleFormatError,
@@ -680,7 +680,7 @@ def test_another_preprocessing_version_is_refused(version):
 
 
 def test_a_native_core_of_another_version_is_refused(monkeypatch):
-    monkeypatch.setattr(tensor, "NATIVE_VERSION", 2)
+    monkeypatch.setattr(displayed, "NATIVE_VERSION", 2)
     with pytest.raises(BundleVersionError, match="native core"):
         tensor.build_view(stored(breast()), PREPROCESSING)
 

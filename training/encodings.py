@@ -133,6 +133,8 @@ def _encode_frame(pixels: NDArray[np.integer], bits: int, syntax: UID) -> bytes:
         return _rle(pixels)
     if syntax in (JPEG2000Lossless, JPEG2000):
         return _jpeg2000(pixels, bits, lossless=syntax == JPEG2000Lossless)
+    if syntax in (HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K):
+        return _htj2k(pixels, bits, syntax)
     # These know nothing of signs: they get the two's complement in Bits Stored bits.
     container = np.uint8 if pixels.dtype.itemsize == 1 else np.uint16
     codes = pixels.astype(container, copy=False) & container(2**bits - 1)
@@ -140,8 +142,6 @@ def _encode_frame(pixels: NDArray[np.integer], bits: int, syntax: UID) -> bytes:
         near = _NEAR if syntax == JPEGLSNearLossless else 0
         top = container(2**bits - 1 - near)
         return bytes(imagecodecs.jpegls_encode(np.minimum(codes, top), level=near))
-    if syntax in (HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K):
-        return _htj2k(codes, bits, syntax)
     if syntax in (JPEGLossless, JPEGLosslessSV1):
         # .70 is Process 14 with predictor 1; .57 may use any of the seven.
         predictor = 1 if syntax == JPEGLosslessSV1 else 6
@@ -180,23 +180,24 @@ def _jpeg2000(pixels: NDArray[np.integer], bits: int, *, lossless: bool) -> byte
     )
 
 
-def _htj2k(codes: NDArray[np.integer], bits: int, syntax: UID) -> bytes:
+def _htj2k(pixels: NDArray[np.integer], bits: int, syntax: UID) -> bytes:
     """Encode High-Throughput JPEG 2000, whose codec knows the progression order RPCL alone.
 
     The syntax named after that order also gets one tile-part a resolution and the TLM segment
-    that lists them. The codestream's precision is the container's; the codec offers no other.
+    that lists them. The codestream's precision is the container's, and its sign the pixels'; the
+    codec offers no other.
     """
-    container_bits = 8 * codes.dtype.itemsize
+    container_bits = 8 * pixels.dtype.itemsize
     # What this codec calls resolutions are decompositions.
-    options: dict[str, object] = {"resolutions": _decompositions(codes.shape)}
+    options: dict[str, object] = {"resolutions": _decompositions(pixels.shape)}
     if syntax == HTJ2KLosslessRPCL:
         options |= {"tlm": True, "tilepart": imagecodecs.HTJ2K.TILEPART.RESOLUTIONS}
     if syntax != HTJ2K:
-        return bytes(imagecodecs.htj2k_encode(codes, reversible=True, **options))
-    top = np.asarray(2**bits - 1 - _HTJ2K_HEADROOM, codes.dtype)
+        return bytes(imagecodecs.htj2k_encode(pixels, reversible=True, **options))
+    top = np.asarray(2**bits - 1 - _HTJ2K_HEADROOM, pixels.dtype)
     step = 2.0 ** (1 - container_bits)  # of the quantiser, as a share of the container's range
     frame = bytes(
-        imagecodecs.htj2k_encode(np.minimum(codes, top), level=step, reversible=False, **options)
+        imagecodecs.htj2k_encode(np.minimum(pixels, top), level=step, reversible=False, **options)
     )
     if imagecodecs.htj2k_decode(frame).max() >= 2**bits:
         raise ValueError(f"HTJ2K: decoded values leave {bits} bits; the image is too rough for it")

@@ -19,3 +19,4 @@ inline void check_array(const pybind11::array& array, const std::string& name,
 
 void bind_grey_values(pybind11::module_& module);
 void bind_placement(pybind11::module_& module);
+void bind_run_lengths(pybind11::module_& module);

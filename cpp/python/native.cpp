@@ -122,7 +122,7 @@ py::array_t<float> resample(const py::array& pixels, const py::array& values, co
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "Grey values, breast segmentation and area resampling of stored pixels.";
+    module.doc() = "Run lengths, grey values, breast segmentation and area resampling of stored pixels.";
     module.attr("PREPROCESSING_VERSION") = mammoclip::preprocessing_version;
     bind_grey_values(module);
     py::class_<Breast>(module, "Breast")
@@ -137,6 +137,7 @@ PYBIND11_MODULE(_native, module) {
         .def_property_readonly("block_side", [](const Breast& breast) { return breast.mask.side; })
         .def_property_readonly("mask", &mask_array);
     bind_placement(module);
+    bind_run_lengths(module);
     module.def("find_breast", &find_breast, py::arg("pixels"), py::arg("values"),
                py::arg("threshold"), py::kw_only(), py::arg("reduction") = py::none());
     module.def("resample", &resample, py::arg("pixels"), py::arg("values"), py::kw_only(),
