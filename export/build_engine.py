@@ -1,210 +1,185 @@
-"""Checkpoint -> bundle: fold, embed the prompts, export, verify, write; or write nothing.
+"""Checkpoint -> bundle: fold, export, prove that every graph agrees, write; or write nothing.
 
 ``python export/build_engine.py --checkpoint CHECKPOINT --out BUNDLE``
 """
 
 from __future__ import annotations
 
+import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 
-from export.fold import fold
-from export.golden import golden_file, golden_views, structured_exams
-from export.to_onnx import describe, to_onnx
-from export.verify import TOLERANCE, Parity, ParityError, verify
-from mammoclip_sdk.bundle import (
-    SCHEMA,
-    Bundle,
-    Finding,
-    GoldenExams,
-    Manifest,
-    Source,
-    manifest_to_json,
-    sha256,
-    write_bundle,
-)
+from export import manifest
+from export.answers import Answers, ask
+from export.engines import BuiltEngine, build_engines, require_flavours
+from export.errors import ExportError
+from export.exams import parity_exams
+from export.graphs import Graphs, reference_graph, with_half, with_int8
+from export.int8 import CALIBRATION_EXAMS, QuantizationError
+from export.settings import PRECISIONS, ExportConfig
+from export.stages import Stages
+from export.verify import ParityError, verify
+from mammoclip_sdk import certificate_page, model_card, sbom
+from mammoclip_sdk.bundle import Bundle, Manifest, manifest_to_json, sha256, write_bundle
+from mammoclip_sdk.bundle_files import MANIFEST
+from mammoclip_sdk.certificate import Certificate, certificate_to_json
 from mammoclip_sdk.errors import MammoClipError
-from mammoclip_sdk.exam import VIEWS
-from training.checkpoint import WEIGHTS, CheckpointRecord
-from training.clip import tokenizer_name
-from training.model import Checkpoint, MammoClip, load_checkpoint
+from mammoclip_sdk.parity_exams import write_exams
+from mammoclip_sdk.signature import load_signer
 
-GRAPH, GOLDEN = "model.fp32.onnx", "golden.npz"
-SEED = 2404
-"""Of the exams made for verification, the same for every bundle."""
+RANGE_STRIDE = 4
+"""Every so manieth calibration exam is enough for the range of activations, the extremes among
+them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Settings of one export."""
+class Exported:
+    """A bundle that was written, and what was found out on the way."""
 
-    checkpoint: Path
-    """Checkpoint folder, with preprocessing, findings and provenance."""
-    out: Path
-    """Folder of the bundle to be written."""
-    exams: Path | None = None
-    """Golden exams: an ``.npz`` with ``views`` (N, 4, 1, H, W), or a folder with one folder of
-    DICOM files for each exam. They become part of the bundle: take none of a real patient that
-    may not be passed on. None takes those of the checkpoint."""
-    name: str = "mammo-clip"
-    version: str = "0.1.0"
-    release: int = 1
-    """Sequence number; a later release of the same bundle has a greater one."""
-    not_for_clinical_use: bool = True
-    overwrite: bool = False
-    """Whether an earlier bundle in ``out`` is replaced."""
+    certificate: Certificate
+    engines: tuple[BuiltEngine, ...]
+    files: dict[str, int]
+    """Sizes in bytes."""
 
 
-def main(config: ExportConfig) -> Parity:
-    """Make a bundle whose graph agrees with the training model.
+def main(config: ExportConfig, stages: Stages | None = None) -> Exported:
+    """Make a bundle whose graphs agree with the training model on every runtime that is here.
+
+    Raises
+    ------
+    ParityError, QuantizationError
+        They do not agree; no bundle was written.
+    CheckpointError, ExportError, PrecisionError
+        The checkpoint or the settings cannot be used; no bundle was written.
+    BundleError
+        The key or the place cannot be used, or the disk refused; no bundle was written.
+    DeviceError
+        The bundle was written, but an engine was not built, or does not agree on this GPU. Where
+        the engine's runtime is not installed, this is said first, and no bundle was written.
+    """
+    stages = stages or Stages(Console(quiet=True))
+    signer = None if config.sign is None else load_signer(config.sign)
+    require_flavours(config)
+    check_place(config)
+    answers, encoder = ask(config, stages)
+    graphs = reference_graph(encoder, stages)
+    calibration = calibration_exams(config, answers, stages)
+    if "fp16" in config.precisions:
+        graphs = with_half(graphs, encoder, calibration[::RANGE_STRIDE], stages)
+    del encoder  # a copy of the weights, and the next stages need the memory
+    if "int8" in config.precisions:
+        graphs = with_int8(graphs, calibration[-CALIBRATION_EXAMS:], answers.findings, stages)
+    certificate, made, files = certified(config, answers, graphs, stages)
+    with stages("write"):
+        write_bundle(config.out, made, files, overwrite=config.overwrite, signer=signer)
+    sizes = {name: len(data) for name, data in files.items()}
+    return Exported(certificate=certificate, engines=build_engines(config, stages), files=sizes)
+
+
+def check_place(config: ExportConfig) -> None:
+    """Refuse, before the long work, a place where no bundle could be written in the end.
+
+    Raises
+    ------
+    ExportError
+    """
+    out = config.out.resolve()
+    found, parent = "", next(one for one in out.parents if one.exists())
+    if out.exists() and not config.overwrite:
+        found = "something already at this path"
+    elif out.exists() and not (out / MANIFEST).is_file():
+        found = "something that is not a bundle"
+    else:
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent):
+                pass
+        except OSError as error:
+            found = f"a folder that cannot be written to ({parent}: {error.strerror})"
+    if found:
+        raise ExportError(
+            config.out,
+            found=found,
+            expected="a new path, or with --overwrite a bundle, in a folder that can be written to",
+            remedy="Name another path, or ask for overwrite to replace a bundle.",
+        )
+
+
+def calibration_exams(config: ExportConfig, answers: Answers, stages: Stages) -> np.ndarray:
+    """Make exams to calibrate on: of another seed than the certificate's, extremes last."""
+    if not {"fp16", "int8"} & set(config.precisions):
+        return np.zeros(0, np.float32)
+    with stages("calibration exams"):
+        views, _ = parity_exams(answers.record.preprocessing, seed=config.seed + 1)
+        return views.astype(np.float32) / np.float32(255)
+
+
+def certified(
+    config: ExportConfig, answers: Answers, graphs: Graphs, stages: Stages
+) -> tuple[Certificate, Manifest, dict[str, bytes]]:
+    """Compare the graphs with the training model, and attach what came of it.
 
     Raises
     ------
     ParityError
-        It does not agree; nothing was written.
-    ValueError
-        The checkpoint lacks what a bundle needs.
-    FileExistsError
-        Something is in ``out`` already, and ``overwrite`` was not asked for.
+        A gate failed.
     """
-    if config.out.exists() and not config.overwrite:
-        raise FileExistsError(
-            f"{config.out} exists already; ask for overwrite, or name another folder"
-        )
-    checkpoint = load_checkpoint(config.checkpoint)
-    model, record = checkpoint.model, checkpoint.record
-    _check_complete(record, model)
-    exams = golden_views(checkpoint, record.preprocessing, config.exams, seed=SEED)
-    files = {GRAPH: to_onnx(fold(model)), GOLDEN: _golden(checkpoint, exams)}
-    manifest = _manifest(config, checkpoint, files, golden_count=len(exams))
-    text = manifest_to_json(manifest)
-    bundle = Bundle(
-        manifest=manifest, sha256=sha256(text.encode()), files=files, path=str(config.out)
+    made = manifest.make_manifest(config, answers, graphs)
+    files = {**graphs.files, manifest.GOLDEN: answers.golden}
+    made = manifest.attached(made, files, "parity_exams", write_exams(answers.parity))
+    draft = Bundle(
+        manifest=made,
+        sha256=sha256(manifest_to_json(made).encode()),
+        files=files,
+        path=str(config.out),
     )
-    height, width = model.config.image_size
-    made = structured_exams(height, width, count=4, seed=SEED)
-    parity = verify(model, bundle, np.concatenate([exams, made]))
-    write_bundle(config.out, manifest, files, overwrite=config.overwrite)
-    return parity
+    with stages("compare") as progress:
+        certificate = verify(draft, progress)
+    made = manifest.attached(made, files, "certificate", certificate_to_json(certificate))
+    made = manifest.attached(made, files, "certificate_page", certificate_page.to_html(certificate))
+    card, parts = model_card.page(made), sbom.to_json(made, tools=manifest.tool_versions())
+    made = manifest.attached(made, files, "model_card", card)
+    return certificate, manifest.attached(made, files, "sbom", parts), files
 
 
-def _check_complete(record: CheckpointRecord, model: MammoClip) -> None:
-    absent = [
-        key
-        for key in ("provenance", "preprocessing", "acceptance", "findings", "intended_use")
-        if not getattr(record, key)
+def summary(config: ExportConfig, done: Exported) -> str:
+    """Say what was written and how far each graph is from the training model at worst."""
+    certificate = done.certificate
+    lines = [f"{config.out}: {certificate.exams} exams, against {certificate.reference}"]
+    for one in certificate.comparisons:
+        worst = [
+            f"{gate.quantity} {gate.value:.2g} of {gate.limit:.2g}"
+            for gate in one.gates
+            if gate.value is not None
+        ]
+        lines.append(f"  {one.precision} on {one.runtime}: {', '.join(worst)}")
+    return "\n".join(lines)
+
+
+def write_record(path: Path, stages: Stages, done: Exported) -> None:
+    """Write what the export took as JSON: times and memory have no place in a bundle."""
+    engines = [
+        {
+            "flavour": one.sidecar.flavour,
+            "version": one.sidecar.version,
+            "precision": one.sidecar.precision,
+            "seconds": one.sidecar.build_seconds,
+            "plan_bytes": one.sidecar.plan_bytes,
+            "parity": one.sidecar.parity,
+        }
+        for one in done.engines
     ]
-    if absent:
-        raise ValueError(
-            f"the checkpoint has no {', '.join(absent)}; a bundle needs them, and training has to "
-            "save them with the model"
-        )
-    size = (record.preprocessing.height, record.preprocessing.width)
-    if size != model.config.image_size:
-        raise ValueError(
-            f"preprocessing makes views of {size} pixels (height, width), "
-            f"the model takes {model.config.image_size}"
-        )
-
-
-def _manifest(
-    config: ExportConfig, checkpoint: Checkpoint, files: dict[str, bytes], *, golden_count: int
-) -> Manifest:
-    record = checkpoint.record
-    return Manifest(
-        schema=SCHEMA,
-        name=config.name,
-        version=config.version,
-        release=config.release,
-        intended_use=record.intended_use,
-        not_for_clinical_use=config.not_for_clinical_use,
-        acceptance=record.acceptance,
-        source=_source(config, checkpoint),
-        views=tuple(str(view) for view in VIEWS),
-        preprocessing=record.preprocessing,
-        findings=_findings(checkpoint),
-        graphs=(describe(files[GRAPH], file=GRAPH),),
-        golden=GoldenExams(
-            file=GOLDEN,
-            sha256=sha256(files[GOLDEN]),
-            count=golden_count,
-            tolerance={"fp32": TOLERANCE},
-        ),
-        measurements=record.measurements,
-    )
-
-
-def _source(config: ExportConfig, checkpoint: Checkpoint) -> Source:
-    record, model = checkpoint.record, checkpoint.model.config
-    name = model.open_clip_model
-    started_from = model.pretrained
-    if started_from is not None and Path(started_from).exists():
-        started_from = Path(started_from).name  # where it lay is nobody else's business
-    shape = dict(record.model) | {"pretrained": started_from, "open_clip_model": Path(name).stem}
-    return Source(
-        git_commit=record.provenance.git_commit,
-        checkpoint_sha256=sha256((config.checkpoint / WEIGHTS).read_bytes()),
-        open_clip_model=Path(name).stem if name.endswith(".json") else name,
-        seed=record.provenance.seed,
-        command=record.provenance.command,
-        training_report={
-            "model": shape,
-            "settings": record.settings,
-            "report": record.report,
-            "export": _recorded(config),
-        },
-    )
-
-
-def _recorded(config: ExportConfig) -> dict[str, object]:
-    """Return the settings for the bundle's record: of paths, the last part alone."""
-    return {
-        key: value.name if isinstance(value, Path) else value
-        for key, value in asdict(config).items()
+    record = {
+        "stages": [asdict(stage) for stage in stages.ended],
+        "files": done.files,
+        "engines": engines,
     }
-
-
-@torch.no_grad()
-def _findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
-    """Embed each finding's prompts, in float32; no text encoder is needed afterwards."""
-    model = checkpoint.model
-    tokenizer = tokenizer_name(model.architecture)
-    findings = []
-    for trained in checkpoint.record.findings:
-        prompts = [trained.negative_prompt, trained.positive_prompt]
-        negative, positive = model.encode_text(model.tokenize(prompts)).tolist()
-        findings.append(
-            Finding(
-                name=trained.name,
-                negative_prompt=trained.negative_prompt,
-                positive_prompt=trained.positive_prompt,
-                tokenizer=tokenizer,
-                negative_embedding=tuple(negative),
-                positive_embedding=tuple(positive),
-                logit_scale=model.logit_scale.exp().item(),
-                calibration=trained.calibration,
-                operating_points=trained.operating_points,
-            )
-        )
-    return tuple(findings)
-
-
-@torch.no_grad()
-def _golden(checkpoint: Checkpoint, exams: np.ndarray) -> bytes:
-    """Answer the golden exams with the training model, one by one, as exams come."""
-    model = checkpoint.model
-    embedding = torch.cat([model.encode_exam(exam[None]) for exam in torch.from_numpy(exams)])
-    logits = []
-    for finding in checkpoint.record.findings:
-        prompts = model.tokenize([finding.negative_prompt, finding.positive_prompt])
-        logits.append(model.logit_scale.exp() * embedding @ model.encode_text(prompts).T)
-    return golden_file(exams, embedding, torch.stack(logits, dim=1))
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def command(
@@ -222,22 +197,61 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier bundle.")
     ] = ExportConfig.overwrite,
+    precisions: Annotated[
+        str, typer.Option(help="What it is certified for, by commas; fp32 is always one.")
+    ] = ",".join(PRECISIONS),
+    parity_exams: Annotated[
+        int, typer.Option(help="Exams of the certificate.")
+    ] = ExportConfig.parity_exams,
+    seed: Annotated[int, typer.Option(help="Of the exams that are made.")] = ExportConfig.seed,
+    base_sha256: Annotated[
+        str | None, typer.Option(help="Of the base model that is expected.")
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="Private Ed25519 key (PEM) that signs the bundle.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Also build a device engine: tensorrt_rtx or tensorrt. Repeatable."),
+    ] = None,
+    engines: Annotated[
+        Path | None, typer.Option(help="Folder of the engines; else the runtime's cache.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write times, memory and sizes to this JSON file.")
+    ] = None,
 ) -> None:
     """Make a bundle from a checkpoint. Exit code 1: no parity; 2: unusable input."""
-    config = ExportConfig(**locals())
-    errors = Console(stderr=True)
+    options = locals()
+    console = Console(stderr=True)
+    stages = Stages(console)
     try:
-        parity = main(config)
-    except ParityError as error:
-        errors.print(f"No bundle was written: {error}", markup=False)
-        raise typer.Exit(1) from error
-    except (MammoClipError, ValueError, OSError) as error:
-        errors.print(f"No bundle was written: {error}", markup=False)
-        raise typer.Exit(2) from error
-    Console().print(
-        f"{out}: {parity.exams} exams verified on {parity.runtime}, worst logit difference "
-        f"{parity.worst:.2g} ({parity.where})",
-        markup=False,
+        config = config_of(options)
+        done = main(config, stages)
+        if record is not None:
+            write_record(record, stages, done)
+    except (ParityError, QuantizationError, MammoClipError, ValueError, OSError) as error:
+        written = any(stage.name == "write" for stage in stages.ended)
+        state = "The bundle was written, but then" if written else "No bundle was written"
+        stages.say(f"{state}: {error}")
+        raise typer.Exit(1 if disagrees(error) else 2) from error
+    typer.echo(summary(config, done))
+
+
+def disagrees(error: Exception) -> bool:
+    """Whether an error says that something computes other answers than the training model."""
+    mismatch = getattr(error, "code", "") == "golden_mismatch"
+    return mismatch or isinstance(error, ParityError | QuantizationError)
+
+
+def config_of(options: dict[str, object]) -> ExportConfig:
+    """Turn the command's options into settings; `ExportError` says what is wrong with them."""
+    options = dict(options)
+    del options["record"]
+    precisions = [one.strip() for one in str(options.pop("precisions")).split(",")]
+    engine, folder = options.pop("engine"), options.pop("engines")
+    return ExportConfig(
+        **options, precisions=tuple(precisions), engines=tuple(engine or ()), engine_folder=folder
     )
 
 

@@ -80,13 +80,14 @@ class Attention(nn.Module):
         *,
         heads: int,
         norms: tuple[nn.Module, nn.Module, nn.Module],
-        operator: bool,
     ) -> None:
         super().__init__()
         self.project, self.output, self.bottleneck = project, output, bottleneck
         self.norm_query, self.norm_key, self.norm_attended = norms
         self.heads = heads
-        self.operator = operator
+        self.operator = False
+        """Whether attention is one operator, as ONNX has it from opset 23 on, with a scale of 1;
+        else it is two products and a softmax."""
 
     def forward(self, normed: Tensor) -> Tensor:
         """Map normalised tokens (B, L, width) to what is added to those that ask (B, Q, width)."""

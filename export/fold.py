@@ -40,14 +40,8 @@ __all__ = ["InferenceEncoder", "fold"]
 
 
 @torch.no_grad()
-def fold(model: MammoClip, *, attention_operator: bool = False) -> InferenceEncoder:
+def fold(model: MammoClip) -> InferenceEncoder:
     """Return the folded image encoder of a model, in evaluation mode and without gradients.
-
-    Parameters
-    ----------
-    attention_operator
-        Whether attention is written as `scaled_dot_product_attention`, which ONNX has as one
-        operator from opset 23 on, with a scale of 1; else as products and a softmax.
 
     Raises
     ------
@@ -68,7 +62,6 @@ def fold(model: MammoClip, *, attention_operator: bool = False) -> InferenceEnco
         fold_block(
             copy.deepcopy(block).double(),
             rows=last if index == depth - 1 else None,
-            attention_operator=attention_operator,
         ).to(dtype)
         for index, block in enumerate(image.blocks)
     ]
@@ -221,18 +214,18 @@ def class_token_rows(image: ImageEncoder, pooled: int) -> slice:
 # Blocks
 
 
-def fold_block(adapted: AdaptedBlock, *, rows: slice | None, attention_operator: bool) -> Block:
+def fold_block(adapted: AdaptedBlock, *, rows: slice | None) -> Block:
     """Fold one block; with ``rows``, one that answers for these rows of its tokens alone."""
     block = adapted.block
     return Block(
         (statistics(block.ln_1), statistics(block.ln_2)),
-        fold_attention(adapted, rows=rows, operator=attention_operator),
+        fold_attention(adapted, rows=rows),
         fold_mlp(adapted),
         rows,
     )
 
 
-def fold_attention(adapted: AdaptedBlock, *, rows: slice | None, operator: bool) -> Attention:
+def fold_attention(adapted: AdaptedBlock, *, rows: slice | None) -> Attention:
     """Fold attention with the norm before it, LayerScale behind it and its adapter."""
     block = adapted.block
     layers = attention_layers(block.attn, block.ln_1)
@@ -251,9 +244,7 @@ def fold_attention(adapted: AdaptedBlock, *, rows: slice | None, operator: bool)
     else:
         asking, telling = Product(layers.query, *beside), Product(layers.key, layers.value)
         project = ClassTokenProduct(asking, telling, rows)
-    return Attention(
-        project, last, bottleneck, heads=block.attn.num_heads, norms=layers.norms, operator=operator
-    )
+    return Attention(project, last, bottleneck, heads=block.attn.num_heads, norms=layers.norms)
 
 
 def fold_mlp(adapted: AdaptedBlock) -> Mlp:

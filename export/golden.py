@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.errors import ExportError
 from mammoclip_sdk import pixels, tensor, views
 from mammoclip_sdk.bundle import Preprocessing
 from mammoclip_sdk.exam import VIEWS, Acceptance
-from training.model import Checkpoint
+from training.saved_model import Checkpoint
 
 
 def golden_views(
@@ -34,16 +36,31 @@ def golden_views(
             [_read(path, preprocessing, acceptance) for path in folders or [exams]]
         )
     else:
-        with np.load(exams, allow_pickle=False) as arrays:
-            chosen = arrays["views"]
+        chosen = _unpacked(exams)
     shape = (len(VIEWS), 1, preprocessing.height, preprocessing.width)
     valid = chosen.dtype == np.float32 and chosen.shape[1:] == shape and len(chosen) > 0
     if not (valid and np.isfinite(chosen).all() and chosen.min() >= 0 and chosen.max() <= 1):
-        raise ValueError(
-            f"golden exams are {chosen.dtype} {chosen.shape}; "
-            f"expected float32 (N, {', '.join(map(str, shape))}), 0 to 1"
+        raise ExportError(
+            exams or "golden exams of the checkpoint",
+            found=f"{chosen.dtype} {chosen.shape}, or values beyond 0 to 1",
+            expected=f"float32 (N, {', '.join(map(str, shape))}), 0 to 1",
+            remedy="Make them by the preprocessing of this checkpoint.",
         )
     return chosen
+
+
+def _unpacked(path: Path) -> NDArray[np.float32]:
+    try:
+        # From bytes: of a file that is no zip, NumPy leaves the handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return arrays["views"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ExportError(
+            path,
+            found=f"no readable array views ({error})",
+            expected="a .npz with views, or a folder with a folder of DICOM files for each exam",
+            remedy="Check the path.",
+        ) from error
 
 
 def golden_file(exams: NDArray[np.float32], embedding: torch.Tensor, logits: torch.Tensor) -> bytes:

@@ -1,103 +1,94 @@
-"""The gate before a bundle: the training model in PyTorch against the graph in ONNX Runtime."""
+"""The gate before a bundle: the training model in PyTorch against every graph on every runtime."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mammoclip_sdk.bundle import Bundle
-from mammoclip_sdk.errors import InferenceError
-from mammoclip_sdk.sessions import Session, open_session
+from mammoclip_sdk.bundle import Bundle, Finding
+from mammoclip_sdk.certificate import Certificate
+from mammoclip_sdk.errors import DeviceError
+from mammoclip_sdk.parity import Progress, certify
+from mammoclip_sdk.parity_exams import ParityExams, logits_of
 from training.model import MammoClip
-
-LOGIT_SCALE = 100.0
-"""CLIP's upper limit; the gate uses it whatever the model's own is."""
-TOLERANCE = 1e-3
-"""Largest accepted difference of a logit at that scale, in float32."""
 
 
 class ParityError(Exception):
-    """The exported graph does not compute what the training model computes."""
+    """A graph does not compute what the training model computes; nothing may be written."""
+
+    def __init__(self, message: str, certificate: Certificate | None = None) -> None:
+        super().__init__(message)
+        self.certificate = certificate
+        """What was measured, where something was."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parity:
-    """How far the graph is from the training model, at its worst."""
-
-    worst: float
-    """Absolute difference of a logit at `LOGIT_SCALE`, over exams, prompts and batch sizes."""
-    where: str
-    exams: int
-    runtime: str
-
-
-def verify(model: MammoClip, bundle: Bundle, exams: NDArray[np.float32]) -> Parity:
-    """Compare the un-folded model with the bundle's graph, on one exam and on four at a time.
+@torch.no_grad()
+def answered(
+    model: MammoClip,
+    findings: tuple[Finding, ...],
+    views: NDArray[np.uint8],
+    labels: NDArray[np.int8],
+) -> ParityExams:
+    """Answer exams with the training model itself, in float32 and not folded, one by one.
 
     Parameters
     ----------
-    exams
-        (N, 4, 1, H, W) float32, 0 to 1.
+    views
+        (N, 4, 1, height, width); the model's input is this divided by 255.
+    labels
+        (N,): 1 malignant, 0 not, -1 unknown.
 
     Raises
     ------
     ParityError
-        A logit differs by more than `TOLERANCE`, is not a number, or depends on the batch.
+        The model answers with NaN or infinity: nothing can be compared with that.
     """
-    prompts = np.array(
-        [
-            embedding
-            for finding in bundle.manifest.findings
-            for embedding in (finding.negative_embedding, finding.positive_embedding)
-        ],
-        dtype=np.float32,
-    )
-    expected = LOGIT_SCALE * _reference(model, exams) @ prompts.T
-    if not np.isfinite(expected).all():
-        raise ParityError("the training model itself answers with NaN or infinity")
-    session = open_session(bundle, "cpu")
-    try:
-        found = {size: LOGIT_SCALE * _run(session, exams, size) @ prompts.T for size in (1, 4)}
-    except InferenceError as error:
-        raise ParityError(str(error)) from error
-    finally:
-        session.close()
-    runtime = session.runtime
-    if not all(np.isfinite(logits).all() for logits in found.values()):  # no maximum finds a NaN
-        raise ParityError(f"{runtime} answers with NaN or infinity")
-    compared = {
-        f"{runtime}, batch {size}, and PyTorch": (logits, expected)
-        for size, logits in found.items()
-    }
-    compared[f"{runtime}, batch 1 and batch 4"] = (found[1], found[4])
-    worst, where = max(_worst(name, *pair) for name, pair in compared.items())
-    if not worst <= TOLERANCE:
+    scale = np.float32(255)
+    rows = [
+        model.encode_exam(torch.from_numpy(exam[np.newaxis].astype(np.float32) / scale)).numpy()
+        for exam in views
+    ]
+    embedding = np.concatenate(rows).astype(np.float32)
+    spoilt = [exam for exam, row in enumerate(embedding) if not np.isfinite(row).all()]
+    if spoilt:
         raise ParityError(
-            f"a logit differs by {worst:.3g}, more than {TOLERANCE:g} at logit scale "
-            f"{LOGIT_SCALE:g}; the worst case is {where}"
+            f"the training model itself: found NaN or infinity in its answer to exam {spoilt[0]} "
+            f"({len(spoilt)} of {len(embedding)} exams); expected finite embeddings. Train it "
+            "again, or look for weights that are not finite."
         )
-    return Parity(worst=worst, where=where, exams=len(exams), runtime=runtime)
-
-
-@torch.no_grad()
-def _reference(model: MammoClip, exams: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.concatenate(
-        [model.encode_exam(torch.from_numpy(exam[np.newaxis])).numpy() for exam in exams]
+    return ParityExams(
+        views=views,
+        labels=labels,
+        embedding=embedding,
+        logits=logits_of(embedding, findings).astype(np.float32),
+        reference=f"PyTorch {torch.__version__}, float32, not folded",
     )
 
 
-def _run(session: Session, exams: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    starts = range(0, len(exams), size)
-    return np.concatenate([session.run({"views": exams[i : i + size]}) for i in starts])
+def verify(bundle: Bundle, progress: Progress | None = None) -> Certificate:
+    """Compare every graph of a bundle, not yet written, on every runtime that is here.
 
+    Parameters
+    ----------
+    bundle
+        With the parity exams among its attachments.
 
-def _worst(
-    name: str, logits: NDArray[np.float32], expected: NDArray[np.float32]
-) -> tuple[float, str]:
-    differences = np.abs(logits - expected)
-    exam, prompt = np.unravel_index(differences.argmax(), differences.shape)
-    values = f"{logits[exam, prompt]:.6f} and {expected[exam, prompt]:.6f}"
-    return float(differences.max()), f"exam {exam}, prompt {prompt}: {name}: {values}"
+    Raises
+    ------
+    ParityError
+        A gate failed, a runtime that is here cannot run a graph, or none is here. It says the
+        worst case of everything that failed.
+    """
+    try:
+        certificate = certify(bundle, progress=progress)
+    except DeviceError as error:
+        raise ParityError(str(error)) from error
+    if not certificate.passed:
+        failures = "; ".join(certificate.failures)
+        raise ParityError(
+            f"the graphs: found {failures}; expected every runtime to agree with "
+            f"{certificate.reference}. Export again without the precision that failed, or mend it.",
+            certificate,
+        )
+    return certificate

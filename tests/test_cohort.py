@@ -15,13 +15,15 @@ from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.errors import MammoClipError, UnsupportedImageError
 from mammoclip_sdk.exam import PLAIN, VIEWS, Acceptance, Device
 from mammoclip_sdk.predictor import DEMO_BUNDLE
+from training.checkpoint import base_sha256
 from training.cohort import CohortExam, devices, load, read_manifest, split
 from training.data import phantom_set
 from training.demo_model import ACCEPTANCE, DEMO
 from training.fine_tune import main as fine_tune
-from training.model import load_checkpoint
+from training.model import MammoClip
 from training.phantom import PhantomSettings
 from training.phantom_files import write_exams
+from training.saved_model import load_checkpoint
 from training.vendor_profiles import PROFILES
 
 PREPROCESSING = replace(DEMO.preprocessing, height=64, width=32)
@@ -191,6 +193,8 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
         "--manifest", manifest, "--out", out, "--model", "phantom-clip",
         "--pretrained", "random", "--height", 64, "--width", 32,
         "--epochs", 1, "--batch-size", 4, "--seed", seed, "--accept-implants",
+        "--licence", "CC-BY-4.0", "--training-data", "Phantoms of one generator.",
+        "--limitation", "One epoch.",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     checkpoint = load_checkpoint(out)
@@ -199,11 +203,21 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
     assert checkpoint.record.measurements[0].data.startswith("test part of manifest.csv")
     assert checkpoint.record.settings["training"]["epochs"] == 1
     assert checkpoint.model.config.image_size == (64, 32)
-    measured = split(
-        read_manifest(manifest), seed=seed, calibration_share=0.15, test_share=0.15
-    ).test
+    parts = split(read_manifest(manifest), seed=seed, calibration_share=0.15, test_share=0.15)
+    malignant = sum(exam.malignant for exam in parts.training)
+    card = checkpoint.record.model_card
+    assert card.licence == "CC-BY-4.0"
+    assert card.training_data == (
+        f"Phantoms of one generator. Training part of manifest.csv: {len(parts.training)} exams, "
+        f"{malignant} malignant. Adapters alone, on phantom-clip with random weights."
+    )
+    assert card.limitations[0] == "One epoch."
+    assert card.limitations[1].startswith("Measured on the test part of manifest.csv alone")
+    torch.manual_seed(seed)  # what the run started from
+    start = MammoClip(replace(checkpoint.model.config, pretrained=None))
+    assert checkpoint.record.base_sha256 == base_sha256(start.state_dict())
     assert checkpoint.record.acceptance == Acceptance(
-        implants=True, synthetic_2d=False, devices=devices(measured, PLAIN)
+        implants=True, synthetic_2d=False, devices=devices(parts.test, PLAIN)
     )
 
 

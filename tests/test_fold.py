@@ -1,13 +1,12 @@
 """Folding is exact: each fold, and all of them together, agree with the model in float64."""
 
 import itertools
-import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
+from encoders import DEPTH, exams, logits, model, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -30,17 +29,9 @@ from export.fold import (
 )
 from export.to_onnx import to_onnx
 from mammoclip_sdk.exam import VIEWS
-from training import clip
 from training.adapters import ACTIVATIONS, CONNECTIONS, PLACEMENTS, Adapter, AdapterConfig
-from training.model import POOLINGS, VIEW_EMBEDDINGS, MammoClip, ModelConfig
+from training.model import POOLINGS, VIEW_EMBEDDINGS
 
-SIZE = (48, 32)
-DEPTH = 3
-ARCHITECTURE = {
-    "embed_dim": 24,
-    "vision_cfg": {"layers": DEPTH, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 16, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
-}
 TOLERANCE = 1e-10  # relative
 LOGIT_TOLERANCE = 1e-4  # at logit scale 100, in float32
 CUSTOM_BLOCK = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
@@ -49,54 +40,6 @@ CUSTOM_BLOCK = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "sca
 def assert_close(found, expected):
     assert found.shape == expected.shape
     assert (found - expected).norm() <= TOLERANCE * expected.norm()
-
-
-def randomise(module, std=0.3):
-    """Move every weight that starts at a constant, so that nothing is neutral."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            norm_or_bias = ".ln_" in name or ".ln." in name or name.endswith("bias")
-            trained = "_adapter." in name or name == "image.view_embedding"
-            if norm_or_bias or trained or name.endswith(("gamma", "head_scale")):
-                parameter.add_(torch.randn_like(parameter) * std)
-    return module
-
-
-def model(
-    *,
-    vision=None,
-    architecture=ARCHITECTURE,
-    placement="both",
-    connection="serial",
-    activation="gelu",
-    scale=0.3,
-    size=SIZE,
-    std=0.3,
-    dtype=torch.float64,
-    **keys,
-):
-    torch.manual_seed(0)
-    architecture = json.loads(json.dumps(architecture))
-    architecture["quick_gelu"] = keys.pop("quick_gelu", False)
-    architecture["vision_cfg"] |= vision or {}
-    adapter = AdapterConfig(
-        rank=4, activation=activation, placement=placement, connection=connection, scale=scale
-    )
-    config = ModelConfig(
-        open_clip_model="tiny",
-        pretrained=None,
-        image_size=size,
-        n_local=keys.pop("n_local", 1),
-        image_adapter=keys.pop("image_adapter", adapter),
-        text_adapter=None,
-        **keys,
-    )
-    return randomise(MammoClip(config, architecture=architecture).to(dtype).eval(), std)
-
-
-def exams(count=3, size=SIZE, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, len(VIEWS), 1, *size, generator=generator, dtype=dtype)
 
 
 def tokens(count=6, width=32):
@@ -300,7 +243,7 @@ def test_scale_biases_and_norm_leave_nothing_but_products_of_torchs_attention(bi
 def test_the_factor_and_the_norms_of_open_clips_own_attention_are_kept(extra):
     vision = dict.fromkeys(extra, True) | {"block_type": "custom"}
     adapted = model(vision=vision).image.blocks[0]
-    folded = fold_attention(adapted, rows=None, operator=False)
+    folded = fold_attention(adapted, rows=None)
     x = tokens()
     normed = adapted.block.ln_1(x)
     output = adapted.block.ln_attn(adapted.block.attn(normed))
@@ -318,8 +261,8 @@ def test_attention_by_cosine_is_refused():
 @torch.no_grad()
 def test_class_tokens_that_ask_alone_get_the_answers_they_had_among_all(connection, rows):
     adapted = model(connection=connection).image.blocks[0]
-    every = fold_attention(adapted, rows=None, operator=False)
-    chosen = fold_attention(adapted, rows=rows, operator=False)
+    every = fold_attention(adapted, rows=None)
+    chosen = fold_attention(adapted, rows=rows)
     x = tokens(9)
     assert_close(chosen(x), every(x)[:, rows])
 
@@ -402,8 +345,11 @@ def test_the_folded_encoder_is_the_model_whatever_open_clip_can_build(data):
     )
     views = exams(2, size)
     expected = reference.encode_exam(views)
-    assert_close(fold(reference)(views), expected)
-    assert_close(fold(reference, attention_operator=True)(views), expected)
+    folded = fold(reference)
+    assert_close(folded(views), expected)
+    for block in folded.blocks:
+        block.attention.operator = True
+    assert_close(folded(views), expected)
 
 
 @torch.no_grad()
@@ -444,51 +390,20 @@ def test_nothing_of_the_folded_encoder_can_be_trained_and_it_keeps_the_models_dt
 # In float32, and as a graph
 
 
-def logits(embedding, seed=3):
-    prompts = torch.randn(8, embedding.shape[-1], generator=torch.Generator().manual_seed(seed))
-    return 100 * torch.as_tensor(embedding) @ functional.normalize(prompts, dim=-1).T
-
-
-def run(graph, views):
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return session.run(None, {"views": views.numpy()})[0]
-
-
 @pytest.mark.parametrize("connection", CONNECTIONS)
 @torch.no_grad()
 def test_the_graph_agrees_in_float32_at_the_largest_logit_scale(connection):
     reference = model(connection=connection, dtype=torch.float32, view_embedding="learned")
-    graph = to_onnx(fold(reference))
+    graph = to_onnx(fold(reference), "fp32")
     views = exams(5, dtype=torch.float32)
     expected = logits(reference.encode_exam(views))
     assert (logits(run(graph, views)) - expected).abs().max() <= LOGIT_TOLERANCE
     assert (logits(run(graph, views[:1])) - expected[:1]).abs().max() <= LOGIT_TOLERANCE
 
 
-@torch.no_grad()
-def test_the_graph_of_a_vit_b_32_agrees_in_float32_at_the_largest_logit_scale():
-    architecture = clip.architecture_of("ViT-B-32") | {"text_cfg": ARCHITECTURE["text_cfg"]}
-    adapter = AdapterConfig(
-        rank=None, activation="gelu", placement="both", connection="serial", scale=0.5
-    )
-    reference = model(
-        architecture=architecture,
-        image_adapter=adapter,
-        n_local=2,
-        size=(224, 224),
-        std=0.05,
-        dtype=torch.float32,
-    )
-    views = exams(3, (224, 224), torch.float32)
-    expected = logits(reference.encode_exam(views))
-    folded = fold(reference)
-    assert (logits(folded(views)) - expected).abs().max() <= LOGIT_TOLERANCE
-    assert (logits(run(to_onnx(folded), views)) - expected).abs().max() <= LOGIT_TOLERANCE
-    assert expected.std() > 1
-
-
 def graph_of(**keys):
-    data = to_onnx(fold(model(dtype=torch.float32, vision={"layers": 2}, **keys)))
+    folded = fold(model(dtype=torch.float32, vision={"layers": 2}, **keys))
+    data = to_onnx(folded, "fp32")
     graph = onnx.load_from_string(data).graph
     return graph, [node.op_type for node in graph.node]
 
@@ -508,26 +423,3 @@ def test_adapters_that_vanish_leave_the_graph_of_a_model_without_any():
     _, without = graph_of(image_adapter=None)
     assert graph_of(activation="linear")[1] == without
     assert graph_of(placement="mlp", connection="parallel")[1] == without
-
-
-@torch.no_grad()
-def test_attention_can_be_one_operator_without_a_scale_of_its_own():
-    reference = model(dtype=torch.float32, vision={"layers": 2})
-    program = torch.onnx.export(
-        fold(reference, attention_operator=True),
-        (exams(2, dtype=torch.float32),),
-        dynamo=True,
-        opset_version=23,
-        input_names=["views"],
-        dynamic_shapes={"views": {0: torch.export.Dim("batch")}},
-        external_data=False,
-        verbose=False,
-    )
-    attention = [n for n in program.model_proto.graph.node if n.op_type == "Attention"]
-    assert len(attention) == 2
-    scales = [a.f for node in attention for a in node.attribute if a.name == "scale"]
-    assert scales == [1.0, 1.0]
-    views = exams(3, dtype=torch.float32)
-    found = run(program.model_proto.SerializeToString(), views)
-    expected = logits(reference.encode_exam(views))
-    assert (logits(found) - expected).abs().max() <= LOGIT_TOLERANCE

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,11 @@ from safetensors.torch import load_file, save_file
 from mammoclip_sdk.bundle import Calibration, Interval, Measurement, OperatingPoint
 from mammoclip_sdk.exam import VIEWS, View
 from training.adapters import AdapterConfig
+from training.checkpoint import Provenance, TrainedFinding, base_sha256
 from training.clip import build, interpolate_positions, tokenizer_of
-from training.model import (
-    MammoClip,
-    ModelConfig,
-    Provenance,
-    TrainedFinding,
-    freeze_all_but_adapters,
-    load_checkpoint,
-    save_checkpoint,
-)
+from training.errors import CheckpointError
+from training.model import MammoClip, ModelConfig, freeze_all_but_adapters
+from training.saved_model import load_checkpoint, save_checkpoint
 
 ADAPTER = AdapterConfig(
     rank=None, activation="gelu", placement="mlp", connection="serial", scale=1.0
@@ -437,12 +433,24 @@ def test_weights_saved_by_open_clip_on_a_square_grid_load_at_another_size(tmp_pa
     assert other.encode_exam(exams(1, 4, size=(96, 48), dtype=torch.float32)).shape == (1, 24)
 
 
+def test_base_weights_that_are_no_numbers_are_refused(tmp_path):
+    state = build(TINY, (64, 64)).state_dict()
+    state["visual.proj"][0, 0] = torch.nan
+    save_file(state, tmp_path / "weights.safetensors")
+    path = str(tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"NaN or infinity in visual\.proj"):
+        MammoClip(tiny_config(tmp_path, pretrained=path, image_size=(64, 64)))
+
+
 def test_a_weights_file_with_missing_or_foreign_tensors_is_refused(tmp_path):
     state = build(TINY, (64, 64)).state_dict()
     del state["visual.proj"]
     save_file(state | {"stranger": torch.ones(1)}, tmp_path / "weights.safetensors")
     path = str(tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"(?s)visual\.proj.*stranger"):
+        MammoClip(tiny_config(tmp_path, pretrained=path, image_size=(64, 64)))
+    (tmp_path / "weights.safetensors").write_bytes(b"\x08" * 40)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is no whole safetensors file"):
         MammoClip(tiny_config(tmp_path, pretrained=path, image_size=(64, 64)))
     with pytest.raises(FileNotFoundError, match=r"no file .*absent\.pt"):
         MammoClip(tiny_config(tmp_path, pretrained=str(tmp_path / "absent.pt")))
@@ -611,25 +619,169 @@ def test_a_checkpoint_that_fails_half_way_leaves_nothing_behind(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == before
 
 
-def test_a_checkpoint_with_other_keys_or_tensors_is_refused(tmp_path):
-    folder = tmp_path / "checkpoint"
-    save(folder, tiny(tmp_path).float())
-    state = load_file(folder / "model.safetensors")
-    changed = dict(state)
-    del changed["image.blocks.0.mlp_adapter.up.weight"]
-    save_file(changed | {"stranger": torch.ones(1)}, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"mlp_adapter\.up\.weight.*stranger"):
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
+    model = tiny(tmp_path).float()
+    save(tmp_path / "checkpoint", model)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(tmp_path / "checkpoint", model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint, and its tensors by name."""
+    save(tmp_path / "checkpoint", tiny(tmp_path, view_embedding="learned").float())
+    return tmp_path / "checkpoint", load_file(tmp_path / "checkpoint" / "model.safetensors")
+
+
+def refusal(folder):
+    with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
+    assert caught.value.remedy.endswith(".")
+    return caught.value
+
+
+def test_missing_left_over_and_unlike_tensors_are_refused_together(saved):
+    folder, tensors = saved
+    del tensors["image.blocks.0.mlp_adapter.up.weight"]
+    tensors["stranger"] = torch.ones(3)
+    tensors["image.proj"] = tensors["image.proj"].T.contiguous()
+    tensors["text.ln_final.bias"] = tensors["text.ln_final.bias"].half()
+    tensors["image.view_embedding"][1, 2:4] = torch.tensor([torch.nan, torch.inf])
+    save_file(tensors, folder / "model.safetensors")
+    found = refusal(folder).found
+    assert sorted(found.split("; ")) == [
+        "image.proj float32 (24, 32) instead of float32 (32, 24)",
+        "image.view_embedding with 2 values that are NaN or infinite",
+        "no image.blocks.0.mlp_adapter.up.weight float32 (32, 2)",
+        "stranger float32 (3,) too many",
+        "text.ln_final.bias float16 (16,) instead of float32 (16,)",
+    ]
+
+
+def test_of_very_many_tensors_the_first_are_named_and_the_others_counted(saved):
+    folder, tensors = saved
+    save_file({"image.proj": tensors["image.proj"]}, folder / "model.safetensors")
+    found = refusal(folder).found
+    assert found.count("no ") == 12
+    assert found.endswith(f"; and {len(tensors) - 13} more")
+
+
+@pytest.mark.parametrize("name", ["image.proj", "pixel_std", "logit_scale"])
+def test_adapters_on_other_base_weights_than_their_own_are_refused(saved, name):
+    folder, tensors = saved
+    tensors[name] += 1e-6
+    save_file(tensors, folder / "model.safetensors")
+    error = refusal(folder)
+    recorded = json.loads((folder / "config.json").read_text())["base_sha256"]
+    assert recorded in error.expected
+    assert recorded not in error.found
+    assert "base weights of SHA-256" in error.found
+
+
+def test_adapters_and_the_view_embedding_are_no_base_weights(tmp_path):
+    model = tiny(tmp_path, view_embedding="learned").float()
+    before = base_sha256(model.state_dict())
+    train_at_random(model, seed=8)
+    assert base_sha256(model.state_dict()) == before
+    plain = tiny(tmp_path, image_adapter=None, text_adapter=None).float()
+    assert base_sha256(plain.state_dict()) == before
+
+
+def test_training_that_moved_a_base_weight_is_not_saved(tmp_path):
+    model = tiny(tmp_path).float()
+    before = base_sha256(model.state_dict())
+    with torch.no_grad():
+        model.text.token_embedding.weight[5, 5] += 1
+    with pytest.raises(CheckpointError, match="base weights"):
+        save(tmp_path / "checkpoint", model, started_from=before)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "golden.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "header", "empty"])
+def test_a_damaged_file_of_tensors_is_refused(saved, name, damage):
+    folder, _ = saved
+    save_file({"views": exams(dtype=torch.float32)}, folder / "golden.safetensors")
+    path = folder / name
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[:-9], "header": b"\xff" * 8 + data[8:], "empty": b""}[damage])
+    error = refusal(folder)
+    assert error.subject == str(path)
+    assert error.expected == "a whole safetensors file"
+
+
+def test_golden_exams_that_are_none_are_refused(saved):
+    folder, _ = saved
+    save_file({"views": torch.ones(2, 3, 1, 8, 8)}, folder / "golden.safetensors")
+    assert refusal(folder).found == "views float32 (2, 3, 1, 8, 8)"
+    save_file({"images": torch.ones(1)}, folder / "golden.safetensors")
+    assert refusal(folder).found == "images float32 (1,)"
+
+
+def changed_config(folder, change):
     config = json.loads((folder / "config.json").read_text())
-    del config["report"]
-    config["model"]["pool"] = "mean"
-    (folder / "config.json").write_text(json.dumps(config | {"colour": "red"}))
-    with pytest.raises(ValueError, match=r"(?s)colour.*report"):
-        load_checkpoint(folder)
-    (folder / "config.json").write_text(json.dumps(config | {"format": 3}))
-    with pytest.raises(ValueError, match="format 3; expected 2"):
-        load_checkpoint(folder)
-    with pytest.raises(FileNotFoundError, match="is no checkpoint"):
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_configuration_of_other_keys_is_refused_with_all_of_them(saved):
+    folder, _ = saved
+    changed_config(folder, lambda config: (config.pop("report"), config.update(colour="red")))
+    assert refusal(folder).found == "2 problems: colour: unknown key; report: missing"
+
+
+@pytest.mark.parametrize("found", [2, 4, None])
+def test_a_checkpoint_of_another_format_is_refused_before_its_keys_are(saved, found):
+    folder, _ = saved
+    changed_config(folder, lambda config: (config.pop("report"), config.update(format=found)))
+    error = refusal(folder)
+    assert (error.found, error.expected) == (f"format {found}", "format 3")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"\ud800"', "null"])
+def test_a_damaged_configuration_is_refused(saved, text):
+    folder, _ = saved
+    (folder / "config.json").write_bytes(text.encode(errors="surrogatepass"))
+    assert refusal(folder).subject == str(folder / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c["architecture"]["vision_cfg"].update(timm_model_name="x"), "from timm"),
+        (lambda c: c["architecture"].pop("text_cfg"), "no vision_cfg and text_cfg"),
+        (lambda c: c["architecture"]["vision_cfg"].update(wide=3), "TypeError"),
+        (lambda c: c["architecture"].pop("embed_dim"), "TypeError"),
+        (lambda c: c["architecture"]["text_cfg"].update(heads=3), "AssertionError"),
+        (lambda c: c["model"].update(n_local=9), "n_local is 9"),
+    ],
+)
+def test_a_backbone_that_cannot_be_built_is_refused(saved, change, reason):
+    folder, _ = saved
+    changed_config(folder, change)
+    error = refusal(folder)
+    assert error.subject == str(folder / "config.json")
+    assert error.found.startswith("an architecture that cannot be built (")
+    assert reason in error.found
+
+
+def test_a_model_configuration_that_means_nothing_is_refused(saved):
+    folder, _ = saved
+    changed_config(folder, lambda config: config["model"].update(pooling="max"))
+    assert "pooling is 'max'" in refusal(folder).found
+    changed_config(folder, lambda config: config["model"].update(pool="mean"))
+    assert "model.pool: unknown key" in refusal(folder).found
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is no checkpoint: found no config\.json"):
         load_checkpoint(tmp_path)
 
 
@@ -645,3 +797,9 @@ def test_a_checkpoint_can_start_a_model_with_adapters_at_another_size(tmp_path):
     )
     assert taller.image.positional_embedding.shape == (1 + 6 * 3, 32)
     assert torch.equal(taller.image.proj, base.image.proj)
+    state = load_file(tmp_path / "base" / "model.safetensors")
+    del state["image.positional_embedding"]
+    save_file(state, tmp_path / "base" / "model.safetensors")
+    changed_config(tmp_path / "base", lambda c: c.update(base_sha256=base_sha256(state)))
+    with pytest.raises(CheckpointError, match=r"found no image\.positional_embedding"):
+        MammoClip(tiny_config(tmp_path, pretrained=str(tmp_path / "base")))

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from export import savings
 from export.fold import fold
+from export.precision import half
 from export.savings import TrainingEncoder, as_markdown, multiply_adds, random_model
+from export.to_onnx import to_onnx
 from training.adapters import AdapterConfig
 from training.model import ModelConfig
 
@@ -77,6 +79,14 @@ def test_parameters_nodes_and_input_are_counted(saved):
     assert saved.after.operators["Softmax"] == saved.before.operators["Softmax"] == 4
 
 
+def test_the_files_are_counted_and_half_precision_halves_the_folded_one(saved):
+    folded = fold(model())
+    assert saved.after.file_bytes == len(to_onnx(folded, "fp32"))
+    assert saved.half_file_bytes == len(to_onnx(half(folded), "fp16"))
+    assert saved.half_file_bytes < 0.52 * saved.after.file_bytes
+    assert saved.before.file_bytes > 4 * saved.before.parameters
+
+
 def test_adapters_without_non_linearity_cost_nothing_after_folding():
     adapted, without = fold(model(activation="linear")), fold(model(adapters=False))
     assert shapes(adapted) == shapes(without)
@@ -129,3 +139,4 @@ def test_the_command_prints_both_graphs_as_tables(saved):
     assert result.output.strip() == as_markdown(saved)
     assert "| input bytes | 98,304 | 32,768 | -66.7% |" in result.output
     assert "| LayerNormalization | 10 | 10 |" in result.output
+    assert f"in half precision: {saved.half_file_bytes:,} file bytes (-4" in result.output

@@ -17,10 +17,10 @@ from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.exam import VIEWS
 from training.adapters import AdapterConfig
 from training.demo_model import DEMO, make_demo_model
-from training.model import load_checkpoint
 from training.phantom import PhantomSettings, make_exam
 from training.phantom_files import write_exam
 from training.pretrain import PretrainStage
+from training.saved_model import load_checkpoint
 
 SIZE = (48, 32)
 ARCHITECTURE = {
@@ -69,7 +69,11 @@ def made(tmp_path_factory):
     settings = small(folder)
     make_demo_model(settings, folder / "made", Console(quiet=True))
     checkpoint, bundle = folder / "made" / "checkpoint", folder / "bundle"
-    build_engine.main(ExportConfig(checkpoint=checkpoint, out=bundle, name="small"))
+    # Hardly trained, its calibration is so steep that bf16 and int8 move probabilities too far.
+    config = ExportConfig(
+        checkpoint=checkpoint, out=bundle, name="small", precisions=("fp32", "fp16")
+    )
+    build_engine.main(config)
     return settings, checkpoint, bundle
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mammoclip_sdk import strict_json
@@ -25,10 +26,12 @@ from mammoclip_sdk.bundle import (
     OperatingPoint,
     Preprocessing,
 )
-from mammoclip_sdk.exam import Acceptance
+from mammoclip_sdk.exam import VIEWS, Acceptance
+from training.errors import CheckpointError, together
 
 FORMAT = 3
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
+_AGAIN = "Copy the checkpoint again from where it was made, or train again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,28 +125,134 @@ def write_checkpoint(
 
 
 def read_record(folder: str | Path) -> CheckpointRecord:
-    """Read ``config.json``; unknown and missing keys are errors, reported together."""
+    """Read ``config.json``; unknown and missing keys are errors, reported together.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, it is damaged, or it is of another format.
+    """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no checkpoint: it has no {CONFIG}")
-    plain, problems = strict_json.parse(path.read_text(encoding="utf-8"))
+        raise CheckpointError(
+            f"{folder} is no checkpoint",
+            found=f"no {CONFIG}",
+            expected=f"a folder with {CONFIG} and {WEIGHTS}, as training writes it",
+            remedy="Check the path.",
+        )
+    text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    plain, problems = strict_json.parse(text)
     if isinstance(plain, dict) and plain.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {plain.get('format')!r}; expected {FORMAT}")
+        raise CheckpointError(
+            path,
+            found=f"format {plain.get('format')!r}",
+            expected=f"format {FORMAT}",
+            remedy="Export it with the version that wrote it, or train again with this one.",
+        )
     record = strict_json.from_plain(CheckpointRecord, plain, problems)
     if record is None or problems:
-        raise ValueError(f"{path}: " + "; ".join(problems))
+        raise record_error(folder, problems)
     return record
+
+
+def record_error(folder: str | Path, problems: Sequence[str]) -> CheckpointError:
+    """Put every problem of a ``config.json`` into one error."""
+    return CheckpointError(
+        Path(folder) / CONFIG,
+        found=f"{len(problems)} problem{'s' * (len(problems) != 1)}: {together(problems)}",
+        expected=f"what training writes in format {FORMAT}, with all of its keys and no others",
+        remedy=_AGAIN,
+    )
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """Read the model's parameters and buffers by name."""
-    return load_file(Path(folder) / WEIGHTS)
+    return _load(Path(folder) / WEIGHTS)
 
 
 def read_golden(folder: str | Path) -> torch.Tensor | None:
     """Return the golden exams (N, 4, 1, H, W), or None where the checkpoint has none."""
     path = Path(folder) / GOLDEN
-    return load_file(path)["views"] if path.is_file() else None
+    if not path.exists():
+        return None
+    found = _load(path)
+    views = found.get("views")
+    if found.keys() != {"views"} or views.ndim != 5 or views.shape[1:3] != (len(VIEWS), 1):
+        raise CheckpointError(
+            path,
+            found=together([_kind(name, value) for name, value in found.items()]) or "no tensor",
+            expected="one tensor views (N, 4, 1, height, width)",
+            remedy=_AGAIN,
+        )
+    return views
+
+
+def check_tensors(
+    folder: str | Path,
+    found: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    *,
+    may_lack: Callable[[str], bool] = lambda _: False,
+) -> None:
+    """Refuse tensors that are missing, left over, of another shape or type, or not finite.
+
+    Raises
+    ------
+    CheckpointError
+        With every such tensor.
+    """
+    lacking = [name for name in expected if name not in found and not may_lack(name)]
+    problems = [f"no {_kind(name, expected[name])}" for name in lacking]
+    for name, tensor in found.items():
+        wanted = expected.get(name)
+        if wanted is None:
+            problems.append(f"{_kind(name, tensor)} too many")
+        elif (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
+            problems.append(f"{_kind(name, tensor)} instead of {_kind('', wanted)}")
+        elif not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            problems.append(f"{name} with {count} values that are NaN or infinite")
+    if problems:
+        raise CheckpointError(
+            Path(folder) / WEIGHTS,
+            found=together(problems),
+            expected="the finite tensors of the model that its config.json describes, no others",
+            remedy=_AGAIN,
+        )
+
+
+def check_base(folder: str | Path, found: Mapping[str, torch.Tensor], expected: str) -> None:
+    """Refuse adapters on other base weights than those they were trained on.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    digest = base_sha256(found)
+    if digest != expected:
+        raise CheckpointError(
+            Path(folder) / WEIGHTS,
+            found=f"base weights of SHA-256 {digest}",
+            expected=f"{expected}, those that the adapters were trained on",
+            remedy="Put the adapters back on their own base model, or copy the checkpoint again.",
+        )
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            path,
+            found=f"no readable tensors ({error})",
+            expected="a whole safetensors file",
+            remedy=_AGAIN,
+        ) from error
+
+
+def _kind(name: str, tensor: torch.Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{name} {dtype} {tuple(tensor.shape)}".lstrip()
 
 
 def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ The only file that imports open_clip.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -17,6 +18,7 @@ from open_clip.loss import ClipLoss
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.transformer import text_global_pool
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -34,9 +36,11 @@ __all__ = [
     "build",
     "interpolate_positions",
     "load_weights",
+    "refuse_unsupported",
     "text_global_pool",
     "tokenizer_name",
     "tokenizer_of",
+    "tokenizer_sha256",
     "weights_file",
 ]
 
@@ -59,12 +63,27 @@ def architecture_of(name: str) -> dict[str, Any]:
             f"open_clip model {name!r}: no such name in open_clip {open_clip.__version__} and no "
             f"file {path.name}; expected one of open_clip.list_models() or a JSON file"
         )
-    _refuse_unsupported(name, architecture)
+    refuse_unsupported(name, architecture)
     return architecture
 
 
-def _refuse_unsupported(name: str, architecture: Mapping[str, Any]) -> None:
-    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
+def refuse_unsupported(name: str, architecture: Mapping[str, Any]) -> None:
+    """Refuse an open_clip configuration that is none, or has parts that are not supported.
+
+    Raises
+    ------
+    ValueError
+        Naming every such part.
+    """
+    configs = ("vision_cfg", "text_cfg")
+    if not isinstance(architecture, Mapping) or not all(
+        isinstance(architecture.get(key), Mapping) for key in configs
+    ):
+        raise ValueError(
+            f"open_clip model {name!r}: found no {' and '.join(configs)}; expected the JSON object "
+            "of an open_clip configuration with both"
+        )
+    vision, text = (architecture[key] for key in configs)
     problems = [
         problem
         for problem, found in {
@@ -156,6 +175,13 @@ def load_weights(clip: CLIP | CustomTextCLIP, path: Path) -> None:
     Position embeddings of another grid are interpolated; the file's grid is taken to be square.
     """
     state = _read_state(path)
+    unusable = [
+        name
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor) and not tensor.isfinite().all()
+    ]
+    if unusable:
+        raise ValueError(f"{path.name}: NaN or infinity in {', '.join(unusable[:5])}")
     if "positional_embedding" in state and isinstance(clip, CustomTextCLIP):
         state = convert_to_custom_text_state_dict(state)
     if "logit_scale" in state:
@@ -173,7 +199,12 @@ def load_weights(clip: CLIP | CustomTextCLIP, path: Path) -> None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Read tensors by name, without unpickling anything but tensors."""
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as exc:
+            raise ValueError(
+                f"{path.name} is no whole safetensors file ({exc}). Copy or download it again"
+            ) from exc
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:  # unpickling errors come in many types
@@ -210,6 +241,38 @@ def tokenizer_name(architecture: Mapping[str, Any]) -> str:
     return f"{name}, {text.get('context_length', 77)} tokens"
 
 
+def tokenizer_sha256(architecture: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what cuts a text into tokens, whatever file it came in.
+
+    It is of JSON: settings, tokens by id and merges by rank, or Hugging Face's ``tokenizer.json``.
+
+    Raises
+    ------
+    ValueError
+        A tokenizer from Hugging Face without that form.
+    """
+    text = architecture["text_cfg"]
+    tokenizer = _tokenizer(text)
+    content: dict[str, Any] = {"settings": text.get("tokenizer_kwargs", {})}
+    if text.get("hf_tokenizer_name"):
+        backend = getattr(tokenizer.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            name = text["hf_tokenizer_name"]
+            raise ValueError(f"tokenizer {name!r} has no tokenizer.json; expected one, a fast one")
+        content["tokenizer.json"] = json.loads(backend.to_str())
+    else:
+        content["tokens"] = sorted(tokenizer.encoder, key=tokenizer.encoder.__getitem__)
+        content["merges"] = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _tokenizer(text: Mapping[str, Any]) -> Any:
+    keys = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
+    if text.get("hf_tokenizer_name"):
+        return open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **keys)
+    return open_clip.SimpleTokenizer(**keys)
+
+
 def tokenizer_of(architecture: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
     """Return the model's tokenizer: texts to ids (K, context length).
 
@@ -217,18 +280,13 @@ def tokenizer_of(architecture: Mapping[str, Any]) -> Callable[[list[str]], Tenso
     that matters.
     """
     text = architecture["text_cfg"]
-    length = text.get("context_length", 77)
-    keys = text.get("tokenizer_kwargs", {})
-    room = length - 2  # the start and the end of the text take one each
+    room = text.get("context_length", 77) - 2  # the start and the end of the text take one each
+    tokenizer = _tokenizer(text)
     if text.get("hf_tokenizer_name"):
-        tokenizer = open_clip.tokenizer.HFTokenizer(
-            text["hf_tokenizer_name"], context_length=length, **keys
-        )
 
         def count(sentence: str) -> int:
             return len(tokenizer.tokenizer.encode(sentence, add_special_tokens=False))
     else:
-        tokenizer = open_clip.SimpleTokenizer(context_length=length, **keys)
 
         def count(sentence: str) -> int:
             return len(tokenizer.encode(sentence))

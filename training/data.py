@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from mammoclip_sdk import pixels, tensor
 from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, SourceImage, View
-from training.phantom import PhantomSettings, make_exam
+from training.phantom import PhantomExam, PhantomSettings, make_exam
 
 PREPROCESSING = Preprocessing(
     version=PREPROCESSING_VERSION,
@@ -133,14 +133,7 @@ def _make_chunk(recipe: _Recipe) -> tuple[NDArray[np.uint8], list[dict[str, obje
     views, facts = [], []
     for index in range(recipe.first, recipe.first + recipe.exams):
         exam = make_exam(recipe.settings, index)
-        images = {
-            view: pixels.decode(
-                SourceImage(view=view, name=f"{exam.name}/{view}", dataset=exam.datasets[view])
-            )
-            for view in VIEWS
-        }
-        built = tensor.build(images, recipe.preprocessing).tensors["views"][0]
-        views.append(np.round(built * 255).astype(np.uint8))
+        views.append(model_input(exam, recipe.preprocessing))
         facts.append(
             {
                 "malignant": exam.malignant,
@@ -149,6 +142,18 @@ def _make_chunk(recipe: _Recipe) -> tuple[NDArray[np.uint8], list[dict[str, obje
             }
         )
     return np.stack(views), facts
+
+
+def model_input(exam: PhantomExam, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Read a phantom as an exam is read: (4, 1, height, width), 255 is a displayed value of 1."""
+    images = {
+        view: pixels.decode(
+            SourceImage(view=view, name=f"{exam.name}/{view}", dataset=exam.datasets[view])
+        )
+        for view in VIEWS
+    }
+    built = tensor.build(images, preprocessing).tensors["views"][0]
+    return np.round(built * 255).astype(np.uint8)
 
 
 def _read(cache: Path, recipe: str) -> ExamSet:

@@ -20,13 +20,14 @@ from rich.console import Console
 from mammoclip_sdk.bundle import ModelCard, Preprocessing
 from mammoclip_sdk.exam import VIEWS, Acceptance, Device, View
 from training.adapters import AdapterConfig
-from training.checkpoint import Provenance, is_trained
+from training.checkpoint import Provenance, base_sha256, is_trained
 from training.data import PREPROCESSING, ExamSet, phantom_set
 from training.evaluation import ScoredSet, measured_auc, trained_finding
-from training.model import MammoClip, ModelConfig, save_checkpoint
+from training.model import MammoClip, ModelConfig
 from training.phantom import PhantomSettings
 from training.pretrain import PretrainSettings, PretrainStage, pretrain
 from training.provenance import git_commit
+from training.saved_model import save_checkpoint
 from training.train import TrainSettings, malignancy_logits, train_adapters
 from training.vendor_profiles import PROFILES
 
@@ -169,6 +170,7 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
         measurements=measurements,
         intended_use=INTENDED_USE,
         model_card=MODEL_CARD,
+        started_from=base_sha256(base.state_dict()),
         golden_views=exams.calibration.views[: settings.golden_exams].float() / 255,
     )
 

@@ -20,12 +20,13 @@ from mammoclip_sdk.bundle import ModelCard, Preprocessing
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import Acceptance
 from training.adapters import AdapterConfig
-from training.checkpoint import Provenance
+from training.checkpoint import Provenance, base_sha256
 from training.cohort import Split, devices, load, read_manifest, split
 from training.data import PREPROCESSING
 from training.evaluation import ScoredSet, measured_auc, trained_finding
-from training.model import MammoClip, ModelConfig, save_checkpoint
+from training.model import MammoClip, ModelConfig
 from training.provenance import git_commit
+from training.saved_model import save_checkpoint
 from training.train import TrainSettings, malignancy_logits, train_adapters
 
 INTENDED_USE = "Research on the cohort the model was trained on."
@@ -50,6 +51,10 @@ class FineTuneSettings:
     licence: str = "LicenseRef-unstated"
     """Of the weights, as an SPDX expression: it follows from those of the base model and the
     cohort."""
+    training_data: str = ""
+    """What the cohort is, for the model card, which says how many exams it has in any case."""
+    limitations: tuple[str, ...] = ()
+    """For the model card, beside those that follow from how the model was measured."""
 
 
 def fine_tune(
@@ -75,6 +80,7 @@ def fine_tune(
     acceptance = _acceptance(settings, parts)
     torch.manual_seed(settings.training.seed)
     model = MammoClip(settings.model)
+    started_from = base_sha256(model.state_dict())
     losses: list[float] = []
 
     def report(_: str, loss: float) -> None:
@@ -108,15 +114,20 @@ def fine_tune(
         measurements=[measurement],
         intended_use=INTENDED_USE,
         model_card=_model_card(settings, parts, manifest),
+        started_from=started_from,
     )
 
 
 def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> ModelCard:
     exams, malignant = len(parts.training), sum(exam.malignant for exam in parts.training)
+    cohort = f"{settings.training_data.strip()} " if settings.training_data.strip() else ""
+    weights = settings.model.pretrained
+    base = "random weights" if weights is None else Path(weights).name
     return ModelCard(
-        training_data=f"training part of {manifest.name}: {exams} exams, {malignant} malignant; "
-        f"adapters alone, on {settings.model.open_clip_model}",
+        training_data=f"{cohort}Training part of {manifest.name}: {exams} exams, {malignant} "
+        f"malignant. Adapters alone, on {settings.model.open_clip_model} with {base}.",
         limitations=(
+            *settings.limitations,
             f"Measured on the test part of {manifest.name} alone: whether it holds for other "
             "patients, devices and readers is not known.",
             "Its probabilities are those of the cohort's share of malignant exams.",
@@ -177,6 +188,13 @@ def main(
     licence: Annotated[
         str, typer.Option(help="Of the weights, as an SPDX expression.")
     ] = FineTuneSettings.licence,
+    training_data: Annotated[
+        str, typer.Option(help="For the model card: where the cohort's exams come from.")
+    ] = FineTuneSettings.training_data,
+    limitations: Annotated[
+        list[str] | None,
+        typer.Option("--limitation", help="For the model card; may be given several times."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = 0,
 ) -> None:
     """Fine-tune the adapters on a cohort. Exit code 2: unusable input."""
@@ -205,6 +223,8 @@ def main(
             accept_implants=accept_implants,
             accept_synthetic_2d=accept_synthetic_2d,
             licence=licence,
+            training_data=training_data,
+            limitations=tuple(limitations or ()),
         )
         fine_tune(settings, manifest, out, Console(), command="python -m training.fine_tune")
     except (MammoClipError, ValueError, OSError) as error:

@@ -9,7 +9,7 @@ After Chen et al., arXiv 2404.15946; what that paper leaves open is a key of `Mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mammoclip_sdk import strict_json
-from mammoclip_sdk.bundle import Measurement, ModelCard, Preprocessing
-from mammoclip_sdk.exam import VIEWS, Acceptance, View
+from mammoclip_sdk.exam import VIEWS, View
 from training import checkpoint, clip
-from training.adapters import AdaptedBlock, Adapter, AdapterConfig
-from training.checkpoint import Provenance, TrainedFinding
+from training.adapters import AdaptedBlock, AdapterConfig
 
 POOLINGS = ("mean_cls", "first_cls")
 VIEW_EMBEDDINGS = ("none", "learned")
@@ -178,7 +176,7 @@ class MammoClip(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(mean))
         self.register_buffer("pixel_std", torch.tensor(std))
         if folder:
-            _load_folder(self, Path(str(config.pretrained)), starting_point=True)
+            _start_from(self, Path(str(config.pretrained)))
 
     def encode_exam(self, images: Tensor, views: Sequence[View] = VIEWS) -> Tensor:
         """Encode the views of exams.
@@ -252,12 +250,40 @@ class MammoClip(nn.Module):
 
 def freeze_all_but_adapters(model: MammoClip) -> None:
     """Leave only the adapters, and a learned view embedding, to be trained."""
-    model.requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, Adapter):
-            module.requires_grad_(True)
-    if model.image.view_embedding is not None:
-        model.image.view_embedding.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(checkpoint.is_trained(name))
+
+
+def config_of(record: checkpoint.CheckpointRecord, folder: Path) -> ModelConfig:
+    """Return the configuration a checkpoint's record holds.
+
+    Raises
+    ------
+    CheckpointError
+        With every key that is unknown, missing or of no meaning.
+    """
+    problems: list[str] = []
+    try:
+        config = strict_json.from_plain(ModelConfig, record.model, problems, "model")
+    except ValueError as error:
+        raise checkpoint.record_error(folder, [*problems, f"model: {error}"]) from error
+    if config is None:
+        raise checkpoint.record_error(folder, problems)
+    return config
+
+
+def _start_from(model: MammoClip, folder: Path) -> None:
+    """Load a checkpoint's tensors, which may lack what training adds, or have another grid."""
+    record, state = checkpoint.read_record(folder), checkpoint.read_tensors(folder)
+    checkpoint.check_base(folder, state, record.base_sha256)
+    key, size = "image.positional_embedding", config_of(record, folder).image_size
+    if key in state:
+        grid = tuple(
+            side // patch for side, patch in zip(size, model.image.patch_size, strict=True)
+        )
+        state[key] = clip.interpolate_positions(state[key], grid, model.image.grid)
+    checkpoint.check_tensors(folder, state, model.state_dict(), may_lack=checkpoint.is_trained)
+    model.load_state_dict(state, strict=False)
 
 
 def _adapted_blocks(
@@ -268,92 +294,3 @@ def _adapted_blocks(
     return nn.ModuleList(
         AdaptedBlock(block, width=width, config=config, rank=rank) for block in blocks
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A trained model and what its checkpoint says of it."""
-
-    model: MammoClip
-    record: checkpoint.CheckpointRecord
-    golden_views: Tensor | None
-    """Exams (N, 4, 1, H, W) a bundle must reproduce, where the checkpoint has some."""
-
-
-def save_checkpoint(
-    folder: str | Path,
-    model: MammoClip,
-    *,
-    settings: Mapping[str, object],
-    report: Mapping[str, object],
-    provenance: Provenance | None = None,
-    preprocessing: Preprocessing | None = None,
-    acceptance: Acceptance | None = None,
-    findings: Sequence[TrainedFinding] = (),
-    measurements: Sequence[Measurement] = (),
-    intended_use: str = "",
-    model_card: ModelCard | None = None,
-    golden_views: Tensor | None = None,
-) -> None:
-    """Write the model, and what is known about it, to a checkpoint folder.
-
-    ``settings`` and ``report`` must be JSON-serialisable. An earlier checkpoint is replaced.
-    """
-    tensors = model.state_dict()
-    record = checkpoint.CheckpointRecord(
-        model=asdict(model.config),
-        architecture=model.architecture,
-        settings=dict(settings),
-        report=dict(report),
-        base_sha256=checkpoint.base_sha256(tensors),
-        provenance=provenance,
-        preprocessing=preprocessing,
-        acceptance=acceptance,
-        findings=tuple(findings),
-        measurements=tuple(measurements),
-        intended_use=intended_use,
-        model_card=model_card,
-    )
-    checkpoint.write_checkpoint(folder, record, tensors, golden_views)
-
-
-def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder back; the model is in evaluation mode, on the CPU."""
-    record = checkpoint.read_record(folder)
-    config = _config_of(record, Path(folder))
-    # The folder holds every weight: what the training started from is not fetched again.
-    model = MammoClip(replace(config, pretrained=None), architecture=record.architecture)
-    model.config = config
-    _load_folder(model, Path(folder), starting_point=False)
-    golden = checkpoint.read_golden(folder)
-    return Checkpoint(model=model.eval(), record=record, golden_views=golden)
-
-
-def _config_of(record: checkpoint.CheckpointRecord, folder: Path) -> ModelConfig:
-    problems: list[str] = []
-    config = strict_json.from_plain(ModelConfig, record.model, problems, "model")
-    if config is None:
-        raise ValueError(f"{folder / checkpoint.CONFIG}: " + "; ".join(problems))
-    return config
-
-
-def _load_folder(model: MammoClip, folder: Path, *, starting_point: bool) -> None:
-    """Load a checkpoint's tensors; as a starting point it may lack what training adds."""
-    state = checkpoint.read_tensors(folder)
-    if starting_point:
-        saved = _config_of(checkpoint.read_record(folder), folder)
-        patch_height, patch_width = model.image.patch_size
-        grid = (saved.image_size[0] // patch_height, saved.image_size[1] // patch_width)
-        key = "image.positional_embedding"
-        state[key] = clip.interpolate_positions(state[key], grid, model.image.grid)
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as exc:
-        raise ValueError(f"{folder} does not fit the model: {exc}") from exc
-    if starting_point:
-        missing = [name for name in missing if not checkpoint.is_trained(name)]
-    if missing or unexpected:
-        raise ValueError(f"{folder}: missing tensors {missing}, unexpected ones {unexpected}")
-    record = checkpoint.read_record(folder)
-    if checkpoint.base_sha256(checkpoint.read_tensors(folder)) != record.base_sha256:
-        raise ValueError(f"{folder}: base weights other than those the adapters were trained on")
