@@ -14,8 +14,18 @@ if TYPE_CHECKING:
     from mammoclip_sdk.exam import View
     from mammoclip_sdk.prediction import Prediction
     from mammoclip_sdk.predictor import Predictor, predict
+    from mammoclip_sdk.signature import Trust
 
-__all__ = ["Prediction", "Predictor", "View", "__version__", "archive", "errors", "predict"]
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "Trust",
+    "View",
+    "__version__",
+    "archive",
+    "errors",
+    "predict",
+]
 
 __version__ = importlib.metadata.version("mammoclip-sdk")
 
@@ -23,6 +33,7 @@ _MODULES = ("archive", "errors")
 _HOMES = {
     "Prediction": "prediction",
     "Predictor": "predictor",
+    "Trust": "signature",
     "View": "exam",
     "predict": "predictor",
 }

@@ -1,44 +1,55 @@
-"""A bundle's bytes: a folder, or a zip of one, taken in whole and put down whole or not at all.
+"""A bundle's files, in a folder or in a zip of one: hashed when read, and again when handed out.
 
-Nothing here knows what the files mean; only that ``manifest.json`` comes last when writing, so
-that its presence means that all the others are there.
+Three graphs of a large model take more memory than a workstation has to spare. Every file is
+hashed once, in pieces; small ones stay in memory, and a large one is read when somebody asks for
+it, and refused if it is no longer what it was. Nothing here knows what the files mean.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 import re
-import secrets
-import shutil
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from mammoclip_sdk.errors import (
-    BundleError,
-    BundleFormatError,
-    BundleIntegrityError,
-    BundleNotFoundError,
-)
+from mammoclip_sdk.errors import BundleFormatError, BundleIntegrityError, BundleNotFoundError
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"
+SIGNATURE = "manifest.sig"
+OWN_NAMES = (MANIFEST, CHECKSUM, SIGNATURE)
+"""What a manifest cannot name: itself, and what is said about it."""
 MAX_FILES = 64
-MAX_BYTES = 4 * 2**30
-"""Of all files together; ViT-L/14's image encoder in float32 takes 1.2 GB."""
-MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_FILE_BYTES = 2**31
+"""What protobuf, and so a graph in one file, can hold; ViT-L/14's takes 1.2 GB in float32."""
+MAX_BYTES = 4 * MAX_FILE_BYTES
+"""Of all files together: a graph in float32, its half, its quarter, and the exams."""
+MAX_MANIFEST_BYTES = 4 * 2**20
+"""And of its checksum and its signature, which are read whole as it is. A finding's text embeddings
+take 40 kB."""
 MAX_ZIP_RATIO = 100
 """Unpacked to packed size of one zip member; weights reach 1.2, JSON and golden exams about 20."""
+KEPT_BYTES = 2**20
+"""Of one file: those up to this size stay in memory."""
 
+_CHUNK = 2**20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 """Windows drops a point at the end."""
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 """Windows opens the device, whatever the folder and the extension."""
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
+"""What zipfile raises; the last where one is encrypted, or of a kind that it does not know."""
 _AGAIN = "Copy the bundle again from where it was made."
+
+_Open = Callable[[str], AbstractContextManager[IO[bytes]]]
 
 
 def is_plain_name(name: str) -> bool:
@@ -46,8 +57,75 @@ def is_plain_name(name: str) -> bool:
     return _PLAIN_NAME.fullmatch(name) is not None and _DEVICE_NAME.fullmatch(name) is None
 
 
-def read_files(path: Path) -> dict[str, bytes]:
-    """Read every file of a bundle, each of them once.
+@dataclass(frozen=True)
+class _Stored:
+    size: int
+    sha256: str
+    kept: bytes | None
+
+
+class StoredFiles(Mapping[str, bytes]):
+    """The files by name: what a name gives is what was hashed when the bundle was read.
+
+    May be asked from several threads at once. A large file is read and hashed at every look: take
+    it, use it, and let go of it.
+    """
+
+    def __init__(self, path: Path, open_file: _Open, files: Mapping[str, _Stored]) -> None:
+        self._path = path
+        self._open_file = open_file
+        self._files = files
+
+    def __getitem__(self, name: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises
+        ------
+        KeyError
+            No such file was there when the bundle was read.
+        BundleIntegrityError
+            It is not there any more, or holds other bytes.
+        """
+        stored = self._files[name]
+        if stored.kept is not None:
+            return stored.kept
+        with _readable(self._path), self._open_file(name) as file:
+            found = _take(file, stored.size, keep=True)
+        if found is None or found.kept is None or found.sha256 != stored.sha256:
+            raise BundleIntegrityError(
+                f"{self._path}: {name}",
+                found="other bytes than when the bundle was read",
+                expected=f"the SHA-256 {stored.sha256}",
+                remedy="Find out what writes to the bundle, and copy it again from where it was "
+                "made.",
+            )
+        return found.kept
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the file
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def size(self, name: str) -> int:
+        """Return a file's length in bytes, without reading it again."""
+        return self._files[name].size
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 that a file had when the bundle was read."""
+        return self._files[name].sha256
+
+    def without(self, names: Collection[str]) -> StoredFiles:
+        """Return the other files."""
+        others = {name: stored for name, stored in self._files.items() if name not in names}
+        return StoredFiles(self._path, self._open_file, others)
+
+
+def read_files(path: Path) -> StoredFiles:
+    """Hash every file of a bundle, and hold what is needed to hand it out.
 
     Raises
     ------
@@ -59,16 +137,52 @@ def read_files(path: Path) -> dict[str, bytes]:
         The zip is damaged, or a file cannot be read.
     """
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a null character
-        raise BundleNotFoundError(
-            str(path),
-            found=f"nothing at this path ({getattr(error, 'strerror', error)})",
-            expected="a bundle: a folder or zip with a manifest.json",
-            remedy="Check the path.",
-        ) from error
+        reason = getattr(error, "strerror", error)
+        raise _no_bundle(path, f"nothing at this path ({reason})") from error
+    is_folder = stat.S_ISDIR(mode)
+    if not is_folder and not stat.S_ISREG(mode):  # a pipe or a device may have no end
+        raise _no_bundle(path, "neither a folder nor a file")
+    path = path.absolute()  # files are read later, from whatever folder is the current one then
+    with _readable(path):
+        open_file, sizes = _in_folder(path) if is_folder else _in_zip(path)
+        files = {}
+        for name, size in sizes.items():
+            with open_file(name) as file:
+                taken = _take(file, size, keep=size <= KEPT_BYTES)
+            if taken is None:
+                raise BundleIntegrityError(
+                    f"{path}: {name}",
+                    found="a file that grows or shrinks while it is read",
+                    expected="a bundle that nobody writes to",
+                    remedy="Wait until it is copied, and try again.",
+                )
+            files[name] = taken
+    return StoredFiles(path, open_file, files)
+
+
+def _take(file: IO[bytes], size: int, *, keep: bool) -> _Stored | None:
+    """Read a file to its end, in pieces; None where it is not as long as was said."""
+    digest, length = hashlib.sha256(), 0
+    taken = io.BytesIO()  # hands its bytes over without a copy
+    while chunk := file.read(_CHUNK):
+        length += len(chunk)
+        if length > size:
+            return None
+        digest.update(chunk)
+        if keep:
+            taken.write(chunk)
+    if length < size:
+        return None
+    return _Stored(length, digest.hexdigest(), taken.getvalue() if keep else None)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say what a file system, a zip archive or its compression found wrong."""
     try:
-        return _read_folder(path) if is_folder else _read_zip(path)
+        yield
     except OSError as error:
         raise BundleIntegrityError(
             str(path),
@@ -76,9 +190,16 @@ def read_files(path: Path) -> dict[str, bytes]:
             expected="readable files",
             remedy="Check the permissions and the disk.",
         ) from error
+    except _NO_ZIP as error:
+        raise BundleIntegrityError(
+            str(path),
+            found=f"no readable zip archive ({error})",
+            expected="a bundle: a folder, or a zip of one",
+            remedy=_AGAIN,
+        ) from error
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
+def _in_folder(folder: Path) -> tuple[_Open, dict[str, int]]:
     sizes: dict[str, int] = {}
     for entry in sorted(folder.iterdir()):
         status = entry.stat()
@@ -86,29 +207,34 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
             raise _foreign(folder, entry.name)
         sizes[entry.name] = status.st_size
     _check_listing(folder, sizes)
-    return {name: (folder / name).read_bytes() for name in sizes}
+    return lambda name: (folder / name).open("rb", buffering=0), sizes
 
 
-def _read_zip(path: Path) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _zip_members(path, archive)
-            return {name: archive.read(member) for name, member in members.items()}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # a compression method zipfile does not know
-        RuntimeError,  # encrypted
-        ValueError,
-        struct.error,
-    ) as error:
-        raise BundleIntegrityError(
-            str(path),
-            found=f"no readable zip archive ({error})",
-            expected="a bundle: a folder, or a zip of one",
-            remedy=_AGAIN,
-        ) from error
+class _ZipBytes(io.FileIO):
+    """A zip's bytes, a little at a time: its directory is read in one piece, as long as it says."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _CHUNK:
+            raise zipfile.BadZipFile(f"a directory of {size} bytes")
+        return super().read(size)
+
+
+@contextmanager
+def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _ZipBytes(path) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+def _in_zip(path: Path) -> tuple[_Open, dict[str, int]]:
+    with _zip(path) as archive:
+        members = _zip_members(path, archive)
+
+    @contextmanager
+    def open_member(name: str) -> Iterator[IO[bytes]]:
+        with _zip(path) as archive, archive.open(members[name]) as file:
+            yield file
+
+    return open_member, {name: member.file_size for name, member in members.items()}
 
 
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -124,6 +250,8 @@ def _zip_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipI
     for name, member in members.items():
         if member.file_size > MAX_ZIP_RATIO * max(member.compress_size, 1024):
             raise _foreign(path, f"{name}, which unpacks to {member.file_size} bytes")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImplementedError(f"{name!a} is packed by another method than deflate")
     _check_listing(path, {name: member.file_size for name, member in members.items()})
     return members
 
@@ -133,21 +261,32 @@ def _check_listing(path: Path, sizes: Mapping[str, int]) -> None:
         if not is_plain_name(name):
             raise _foreign(path, ascii(name))
     if MANIFEST not in sizes:
-        raise BundleNotFoundError(
-            str(path),
-            found="no manifest.json",
-            expected="a complete bundle; the manifest is written last",
-            remedy="Check the path, or make the bundle again.",
-        )
-    total = sum(sizes.values())
-    if len(sizes) > MAX_FILES or total > MAX_BYTES or sizes[MANIFEST] > MAX_MANIFEST_BYTES:
+        raise _no_bundle(path, "no manifest.json, which is written last")
+    total, longest = sum(sizes.values()), max(sizes.values())
+    own = max(sizes[name] for name in OWN_NAMES if name in sizes)
+    if (
+        len(sizes) > MAX_FILES
+        or total > MAX_BYTES
+        or longest > MAX_FILE_BYTES
+        or own > MAX_MANIFEST_BYTES
+    ):
         raise BundleFormatError(
             str(path),
-            found=f"{len(sizes)} files, {total} bytes, {sizes[MANIFEST]} in the manifest",
-            expected=f"at most {MAX_FILES} files, {MAX_BYTES} bytes, {MAX_MANIFEST_BYTES} in the "
-            "manifest",
+            found=f"{len(sizes)} files, {total} bytes, {longest} in one of them, "
+            f"{own} in the manifest or beside it",
+            expected=f"at most {MAX_FILES} files, {MAX_BYTES} bytes, {MAX_FILE_BYTES} in one of "
+            f"them, {MAX_MANIFEST_BYTES} in the manifest",
             remedy="Check that the path is the bundle's own folder.",
         )
+
+
+def _no_bundle(path: Path, found: str) -> BundleNotFoundError:
+    return BundleNotFoundError(
+        str(path),
+        found=found,
+        expected="a bundle: a folder or zip with a manifest.json",
+        remedy="Check the path, or make the bundle again.",
+    )
 
 
 def _foreign(path: Path, what: str) -> BundleFormatError:
@@ -157,86 +296,3 @@ def _foreign(path: Path, what: str) -> BundleFormatError:
         expected="only the bundle's own files, with plain names and no folders",
         remedy="Move everything else out of the bundle.",
     )
-
-
-def write_files(path: Path, files: Mapping[str, bytes], *, overwrite: bool) -> None:
-    """Write a bundle's folder in the mapping's order, so that it is there whole or not at all.
-
-    Everything goes to a folder beside the target, reaches the disk, and takes the target's name
-    by rename. A bundle that is replaced keeps its name until then, and gets it back on failure.
-
-    Raises
-    ------
-    BundleError
-        The path is taken, or the disk refused.
-    """
-    partial: Path | None = None
-    try:
-        path = path.resolve()
-        if path.exists():
-            _check_replaceable(path, overwrite=overwrite)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        for name, data in files.items():
-            with (partial / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(partial)
-        with _out_of_the_way(path):
-            partial.rename(path)
-        _sync_folder(path.parent)
-    except (OSError, ValueError) as error:  # ValueError: a null character, or no name at all
-        raise BundleError(
-            str(path),
-            found=f"a disk that refused ({getattr(error, 'strerror', None) or error})",
-            expected="a place to write the bundle",
-            remedy="Check space and permissions; nothing was changed.",
-        ) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _check_replaceable(path: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise BundleError(
-            str(path),
-            found="something already at this path",
-            expected="a new path",
-            remedy="Choose another path, or ask to overwrite.",
-        )
-    if not (path / MANIFEST).is_file():
-        raise BundleError(
-            str(path),
-            found="something that is not a bundle",
-            expected="a bundle to replace",
-            remedy="Choose another path; only bundles are overwritten.",
-        )
-
-
-@contextmanager
-def _out_of_the_way(path: Path) -> Iterator[None]:
-    """Move what has the name aside; delete it if the body succeeds, bring it back if not."""
-    if not path.exists():
-        yield
-        return
-    previous = path.with_name(f".{path.name}.{secrets.token_hex(4)}.previous")
-    path.rename(previous)
-    try:
-        yield
-    except BaseException:
-        previous.rename(path)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows cannot open a folder, and needs no such call
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

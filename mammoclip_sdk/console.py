@@ -47,7 +47,9 @@ def prediction_lines(prediction: Prediction, manifest: Manifest) -> Iterator[Tex
     for note in prediction.notes:
         yield Text(f"  note: {note}", "dim")
     ran = prediction.provenance
-    yield Text(f"  {ran.bundle} {ran.bundle_version}, {ran.runtime}", "dim")
+    yield Text(f"  {ran.bundle} {ran.bundle_version}, {ran.runtime}, {ran.precision}", "dim")
+    if ran.signed_by:
+        yield Text(f"  signed by key {ran.signed_by}", "dim")
     yield Text(f"  {prediction.timing.total:.0f} ms", "dim")
     if ran.not_for_clinical_use:
         yield Text(f"Not for clinical use. {ran.intended_use}")
@@ -59,7 +61,7 @@ def report_line(report: Path) -> Text:
 
 
 def _finding_lines(score: FindingScore, finding: Finding) -> Iterator[Text]:
-    kind = "calibrated" if score.calibrated else "uncalibrated"
+    kind = "calibrated probability" if score.calibrated else "uncalibrated score, no probability"
     yield Text(f"{score.name}  {score.probability:.3f}  ({kind})", "bold")
     met = [
         f"{point.name} (threshold {point.threshold:.3g})"
@@ -68,6 +70,10 @@ def _finding_lines(score: FindingScore, finding: Finding) -> Iterator[Text]:
     ]
     if met:
         yield Text(f"  reaches {', '.join(met)}")
+    elif finding.operating_points:
+        yield Text("  reaches no operating point")
+    else:
+        yield Text("  no operating point is set for it", "dim")
 
 
 def bundle_lines(bundle: Bundle) -> Iterator[Text]:
@@ -75,7 +81,9 @@ def bundle_lines(bundle: Bundle) -> Iterator[Text]:
     manifest = bundle.manifest
     yield Text(f"{manifest.name} {manifest.version} (release {manifest.release})")
     yield Text(f"  sha256     {bundle.sha256}")
+    yield Text(f"  signed     {_signed(bundle)}")
     yield Text(f"  use        {manifest.intended_use}")
+    yield Text(f"  licence    {manifest.model_card.licence}")
     accepted = manifest.acceptance
     kinds = {"implants": accepted.implants, "synthesised 2D": accepted.synthetic_2d}
     said = ", ".join(kind if accepts else f"no {kind}" for kind, accepts in kinds.items())
@@ -87,8 +95,10 @@ def bundle_lines(bundle: Bundle) -> Iterator[Text]:
         f"jpeg2000_reduction {keys.jpeg2000_reduction}"
     )
     for graph in manifest.graphs:
-        size = len(bundle.files[graph.file]) / 1e6
-        yield Text(f"  graph      {graph.file}, {graph.precision}, {size:.1f} MB")
+        size = f"{bundle.size(graph.file) / 1e6:.1f} MB"
+        blocks = len(graph.float32_blocks)
+        kept = f", {_count(blocks, 'block')} in float32" if blocks else ""
+        yield Text(f"  graph      {graph.file}, {graph.precision}, {size}{kept}")
     for finding in manifest.findings:
         kind = "calibrated" if finding.calibration else "uncalibrated"
         points = ", ".join(point.name for point in finding.operating_points) or "none"
@@ -96,9 +106,20 @@ def bundle_lines(bundle: Bundle) -> Iterator[Text]:
     for measured in manifest.measurements:
         value = measured.value
         yield Text(
-            f"  measured   {measured.name} {value.estimate:.3f} "
+            f"  measured   {measured.finding}, {measured.name} {value.estimate:.3f} "
             f"({value.lower:.3f} to {value.upper:.3f}) on {measured.exams} exams: {measured.data}"
         )
+    for limitation in manifest.model_card.limitations:
+        yield Text(f"  limit      {limitation}")
+    for attachment in manifest.attachments:
+        yield Text(f"  attached   {attachment.file}, {attachment.kind.replace('_', ' ')}")
+
+
+def _signed(bundle: Bundle) -> str:
+    if bundle.signature is None:
+        return "no"
+    said = "trusted" if bundle.trusted else "not verified: no key was given to trust"
+    return f"by key {bundle.signature.key_id}, {said}"
 
 
 def bundle_values(bundle: Bundle) -> dict[str, object]:
@@ -112,7 +133,9 @@ def bundle_values(bundle: Bundle) -> dict[str, object]:
     return {
         "path": bundle.path,
         "sha256": bundle.sha256,
-        "bytes": {name: len(data) for name, data in bundle.files.items()},
+        "signed_by": None if bundle.signature is None else bundle.signature.key_id,
+        "trusted": bundle.trusted,
+        "bytes": {name: bundle.size(name) for name in bundle.files},
         "manifest": manifest,
     }
 

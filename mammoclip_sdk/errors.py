@@ -17,10 +17,13 @@
     │   ├── BundleNotFoundError
     │   ├── BundleFormatError           unknown, missing or contradictory manifest keys
     │   ├── BundleVersionError          a newer schema or preprocessing than this software knows
-    │   └── BundleIntegrityError        bytes differ from what the manifest promises
+    │   ├── BundleIntegrityError        bytes differ from what the manifest promises
+    │   ├── BundleSignatureError        not signed by a key that is trusted, or a key is no key
+    │   └── BundleReleaseError          an older release than was accepted, or nobody can tell
     └── DeviceError                     the runtime cannot do what was asked
         ├── RuntimeNotInstalledError
         ├── RuntimeConflictError        two packages that overwrite one another
+        ├── EngineError                 a device engine that is not there, or not the one built
         └── InferenceError              a runtime failed, or answered with something unusable
 
 A message says what it is about, what was found, what was expected and what to do.
@@ -182,6 +185,18 @@ class BundleIntegrityError(BundleError):
     code = "bundle_integrity"
 
 
+class BundleSignatureError(BundleError):
+    """The bundle is not signed by a key that the caller trusts, or a key cannot be used."""
+
+    code = "bundle_signature"
+
+
+class BundleReleaseError(BundleError):
+    """An earlier release than one accepted before, or the record of those cannot be used."""
+
+    code = "bundle_release"
+
+
 class DeviceError(MammoClipError):
     """The runtime cannot do what was asked of it."""
 
@@ -198,6 +213,12 @@ class RuntimeConflictError(DeviceError):
     """Two installed packages overwrite one another's files."""
 
     code = "runtime_conflict"
+
+
+class EngineError(DeviceError):
+    """A device engine cannot be built, is not there, or is not the one that was built."""
+
+    code = "engine"
 
 
 class InferenceError(DeviceError):

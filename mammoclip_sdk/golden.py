@@ -9,16 +9,20 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Bundle
+from mammoclip_sdk.engines import Engine, cache
+from mammoclip_sdk.engines.matching import misfits, this_machine
 from mammoclip_sdk.errors import BundleFormatError, InferenceError
 from mammoclip_sdk.exam import VIEWS
 from mammoclip_sdk.scoring import score
-from mammoclip_sdk.sessions import Session
+from mammoclip_sdk.sessions import CheckedSession, Session, trt
+from mammoclip_sdk.sessions.trt import record_parity
 
 _MAX_BYTES = 2**30
 """Of the unpacked arrays; 16 exams of 4 views of 1024 x 512 pixels take 0.13 GB."""
@@ -94,8 +98,29 @@ def run_golden(bundle: Bundle, session: Session) -> GoldenResult:
     BundleFormatError
         The golden exams are not what the manifest describes.
     InferenceError
-        The runtime failed, or its precision has no tolerance. A difference beyond the tolerance
-        is a result, not an error.
+        The runtime failed, or see `compare_golden`. A difference beyond the tolerance is a
+        result, not an error.
+    """
+    golden = read_golden(bundle)
+    return compare_golden(bundle, session, golden, answer_golden(golden, session))
+
+
+def answer_golden(golden: GoldenArrays, session: Session) -> NDArray[np.float32]:
+    """Run the golden exams one by one; `InferenceError` where the runtime fails."""
+    return np.concatenate([session.run({"views": views[np.newaxis]}) for views in golden.views])
+
+
+def compare_golden(
+    bundle: Bundle, session: Session, golden: GoldenArrays, embeddings: NDArray[np.float32]
+) -> GoldenResult:
+    """Compare a session's answers to the golden exams with the reference model's.
+
+    A device engine becomes active, or not, by what comes of it.
+
+    Raises
+    ------
+    InferenceError
+        An answer is no embedding, or the session's precision has no tolerance.
     """
     tolerances = bundle.manifest.golden.tolerance
     if session.precision not in tolerances:
@@ -105,16 +130,22 @@ def run_golden(bundle: Bundle, session: Session) -> GoldenResult:
             expected=f"one that the golden exams have a tolerance for: {', '.join(tolerances)}",
             remedy="Run the graph in the precision the bundle gives for it.",
         )
-    golden = read_golden(bundle)
-    worst = 0.0
-    for views, expected in zip(golden.views, golden.logits, strict=True):
-        (embedding,) = session.run({"views": views[np.newaxis]})
-        logits = [finding.logits for finding in score(embedding, bundle.manifest.findings)]
-        worst = max(worst, float(np.abs(np.array(logits) - expected).max()))
+    tolerance, worst = tolerances[session.precision], 0.0
+    for embedding, expected in zip(embeddings, golden.logits, strict=True):
+        try:
+            scores = score(embedding, bundle.manifest.findings)
+        except InferenceError:
+            record_parity(
+                session, exams=len(embeddings), worst_difference=None, tolerance=tolerance
+            )
+            raise
+        logits = np.array([finding.logits for finding in scores])
+        worst = max(worst, float(np.abs(logits - expected).max()))
+    record_parity(session, exams=len(embeddings), worst_difference=worst, tolerance=tolerance)
     return GoldenResult(
-        exams=len(golden.views),
+        exams=len(embeddings),
         worst_difference=worst,
-        tolerance=tolerances[session.precision],
+        tolerance=tolerance,
         runtime=session.runtime,
         precision=session.precision,
     )
@@ -126,7 +157,7 @@ def require_golden(bundle: Bundle, session: Session) -> GoldenResult:
     Raises
     ------
     InferenceError
-        A logit differs by more than the tolerance.
+        A logit differs by more than the tolerance, or as `run_golden` raises it.
     """
     result = run_golden(bundle, session)
     if not result.passed:
@@ -138,6 +169,25 @@ def require_golden(bundle: Bundle, session: Session) -> GoldenResult:
             code="golden_mismatch",
         )
     return result
+
+
+def prove(bundle: Bundle, engine: Engine) -> Engine:
+    """Run the golden exams with an engine that was built, where it fits this machine.
+
+    Returns
+    -------
+    The engine as its sidecar describes it afterwards; as it was, where there is no GPU for it.
+
+    Raises
+    ------
+    DeviceError
+        The engine does not load, or see `require_golden`.
+    """
+    if misfits(engine.sidecar, this_machine()):
+        return engine
+    with closing(CheckedSession(trt.open_engine(bundle, engine), bundle)) as session:
+        require_golden(bundle, session)
+    return cache.now(engine) or engine
 
 
 def _load(data: bytes) -> dict[str, NDArray[np.float32]]:

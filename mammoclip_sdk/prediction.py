@@ -52,6 +52,8 @@ class Provenance:
     bundle: str
     bundle_version: str
     bundle_sha256: str
+    signed_by: str | None
+    """SHA-256 of the trusted key that signed the bundle; None where no signature was asked for."""
     intended_use: str
     not_for_clinical_use: bool
     device_asked: str

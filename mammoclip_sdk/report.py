@@ -1,7 +1,7 @@
-"""An `Examination` -> one HTML page that stands alone: for a screen, a printer, a mailbox.
+"""An `Examination` -> one HTML page: what was found, in which pictures, and what ran.
 
-No scripts and nothing fetched (the page's own policy forbids both); pictures are data URIs, and
-every text is escaped, for names of files and findings come from elsewhere.
+Pictures are data URIs, and every text is escaped, for names of files and findings come from
+elsewhere.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pydicom.uid import UID
 from mammoclip_sdk.bundle import Finding, Measurement, OperatingPoint
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import View, ViewGeometry
-from mammoclip_sdk.prediction import Examination, Prediction, Provenance, ViewRecord
+from mammoclip_sdk.page import DOCTYPE, fact_table, page, use_note
+from mammoclip_sdk.prediction import Examination, Prediction, ViewRecord
 from mammoclip_sdk.preprocessing import Preprocessing
-from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.quality import Reason, named
 from mammoclip_sdk.reasons import CODES
 from mammoclip_sdk.scoring import FindingScore
 
-_DOCTYPE = "<!DOCTYPE html>"
 HANGING = (View.RCC, View.LCC, View.RMLO, View.LMLO)
 """Row by row as radiologists hang them: right breast at the left, chest walls in the middle."""
 
@@ -42,14 +42,14 @@ def write_report(examination: Examination, path: str | Path) -> None:
         The file cannot be written, or another kind of file has its name; nothing half-written
         stays.
     """
-    page = to_html(examination)
+    text = to_html(examination)
     partial: Path | None = None
     try:
         path = Path(path).resolve()
         _refuse_other_files(path)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         with partial.open("x", encoding="utf-8") as file:
-            file.write(page)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -72,7 +72,7 @@ def _refuse_other_files(path: Path) -> None:
     if not path.is_file():
         return
     with path.open("rb") as file:
-        if file.read(len(_DOCTYPE)).decode("ascii", "replace") == _DOCTYPE:
+        if file.read(len(DOCTYPE)).decode("ascii", "replace") == DOCTYPE:
             return
     raise MammoClipError(
         path.name,
@@ -84,12 +84,12 @@ def _refuse_other_files(path: Path) -> None:
 
 
 def to_html(examination: Examination) -> str:
-    """Return the page as HTML5 text that UTF-8 can hold; other bytes in a name show as escapes."""
+    """Return the page as HTML5 text."""
     prediction, manifest = examination.prediction, examination.manifest
     provenance = prediction.provenance
     body = "".join(
         (
-            _use(provenance),
+            use_note(provenance.intended_use, not_for_clinical_use=provenance.not_for_clinical_use),
             _answer(prediction, manifest.findings),
             _pictures(examination),
             _what_was_read(prediction),
@@ -98,13 +98,7 @@ def to_html(examination: Examination) -> str:
         )
     )
     title = f"Four-view mammography report, {provenance.bundle}"
-    page = _PAGE.format(title=escape(title), style=_STYLE, body=body)
-    return page.encode("utf-8", errors="backslashreplace").decode("utf-8")
-
-
-def _use(provenance: Provenance) -> str:
-    warning = "<strong>Not for clinical use.</strong> " if provenance.not_for_clinical_use else ""
-    return f'<p class="use" role="note">{warning}{escape(provenance.intended_use)}</p>'
+    return page(title, body, style=_STYLE)
 
 
 def _answer(prediction: Prediction, findings: Iterable[Finding]) -> str:
@@ -131,7 +125,11 @@ def _reason(kind: str, reason: Reason) -> str:
 
 
 def _finding(score: FindingScore, finding: Finding) -> str:
-    kind = "calibrated probability" if score.calibrated else "uncalibrated score"
+    kind = (
+        "calibrated probability, 0 to 1"
+        if score.calibrated
+        else "<b>uncalibrated score, 0 to 1: it orders exams, and is no probability</b>"
+    )
     points = "".join(
         _operating_point(point, met=point.name in score.operating_points_met)
         for point in finding.operating_points
@@ -139,9 +137,9 @@ def _finding(score: FindingScore, finding: Finding) -> str:
     return (
         f"<h1>{escape(score.name)}</h1>"
         f'<p class="number">{score.probability:.3f}</p>'
-        f"<p>{kind}, 0 to 1 &middot; uncalibrated logit {score.logit:+.2f}</p>"
+        f"<p>{kind} &middot; uncalibrated logit {score.logit:+.2f}</p>"
         f'<div class="scale" aria-hidden="true"><i style="left:{score.probability:.2%}"></i></div>'
-        + (f"<ul>{points}</ul>" if points else "<p>This bundle sets no operating point.</p>")
+        + (f"<ul>{points}</ul>" if points else "<p>No operating point is set for it.</p>")
         + f"<p>Compared with the prompts &ldquo;{escape(finding.positive_prompt)}&rdquo; "
         f"and &ldquo;{escape(finding.negative_prompt)}&rdquo;.</p>"
     )
@@ -208,13 +206,12 @@ def _record(record: ViewRecord) -> str:
         f"{escape(other.name)}: {escape(other.reason)}" for other in record.alternatives
     )
     rows, columns = record.geometry.source_shape
-    device = record.device
-    maker = f"{device.manufacturer} {device.model}".strip() if device else ""
+    maker = " ".join(named(record.device)) if record.device else ""
     levels = record.reduction_levels
     reduced = f", without its {levels} finest level{'s' * (levels > 1)}" if levels else ""
     of_what = "<br>of the reduced pixels" if levels else ""
     return (
-        f"<tr><th>{record.view}</th><td>{escape(record.name)}<br>{escape(maker)}</td>"
+        f'<tr><th>{record.view}</th><td class="image">{escape(record.name)}<br>{escape(maker)}</td>'
         f"<td>{rows} &times; {columns}<br>{escape(UID(record.transfer_syntax).name)}{reduced}</td>"
         f"<td><code>{record.pixel_sha256[:16]}</code>{of_what}</td>"
         f"<td>{others or 'none'}</td></tr>"
@@ -229,6 +226,7 @@ def _what_ran(prediction: Prediction) -> str:
     facts = {
         "Answered": prediction.answered_at,
         "Bundle": f"{ran.bundle} {ran.bundle_version}",
+        **({"Signed by": f"key {ran.signed_by}"} if ran.signed_by is not None else {}),
         "SHA-256": ran.bundle_sha256,
         "Device": f"{ran.device}{asked}",
         "Runtime": f"{ran.runtime}, {ran.precision}",
@@ -241,13 +239,15 @@ def _what_ran(prediction: Prediction) -> str:
         f"{'child processes' if ran.isolated else 'the same process'}",
         "Time": f"{prediction.timing.total:.0f} ms: {stages}",
     }
-    return f"<h2>What ran</h2><table><tbody>{_fact_rows(facts)}</tbody></table>"
+    return f"<h2>What ran</h2>{fact_table(facts)}"
 
 
 def _what_is_known(measurements: Iterable[Measurement]) -> str:
-    facts = {f"{m.name}, {m.finding}": _measured(m) for m in measurements}
-    table = f"<table><tbody>{_fact_rows(facts)}</tbody></table>"
-    return f"<h2>What is known of it</h2>{table}" if facts else ""
+    facts: dict[str, str] = {}
+    for one in measurements:  # of one figure there may be several, on different exams
+        what = f"{one.name}, {one.finding}"
+        facts[what] = "; ".join((*([facts[what]] if what in facts else []), _measured(one)))
+    return f"<h2>What is known of it</h2>{fact_table(facts)}" if facts else ""
 
 
 def _measured(measurement: Measurement) -> str:
@@ -258,43 +258,7 @@ def _measured(measurement: Measurement) -> str:
     )
 
 
-def _fact_rows(facts: dict[str, str]) -> str:
-    return "".join(
-        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items()
-    )
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body><main>{body}</main></body>
-</html>
-"""
-
 _STYLE = """
-:root { --ink: #1c1c1e; --soft: #63636b; --line: #d9d9de; --ground: #fbfbfa; --mark: #9a5b00;
-  --note: #fff4dc }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e8; --soft: #9c9ca4; --line: #3a3a3f; --ground: #141416; --mark: #f0b45b;
-    --note: #33270f } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--ground); color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif }
-main { max-width: 56rem; margin: 0 auto; padding: 2rem 1.25rem 4rem }
-p { margin: .35rem 0 }
-.use { padding: .7rem 1rem; background: var(--note); border-left: 4px solid var(--mark) }
-h1 { margin: 1.8rem 0 0; font-size: 1.15rem; font-weight: 600 }
-h1::first-letter { text-transform: uppercase }
-h2 { margin: 2.4rem 0 .4rem; font-size: 1rem; font-weight: 600 }
 .number { margin: 0; font-size: 3.4rem; line-height: 1.1; font-weight: 300;
   font-variant-numeric: tabular-nums }
 .answer p { color: var(--soft) }
@@ -302,7 +266,6 @@ h2 { margin: 2.4rem 0 .4rem; font-size: 1rem; font-weight: 600 }
 .scale { position: relative; height: 6px; max-width: 24rem; margin: .8rem 0; border-radius: 3px;
   background: var(--line) }
 .scale i { position: absolute; top: -4px; width: 2px; height: 14px; background: var(--ink) }
-ul { margin: .4rem 0; padding-left: 1.1rem }
 .views { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; margin-top: 2rem;
   background: #000; padding: 3px; break-inside: avoid }
 figure { position: relative; margin: 0; height: 21rem; background: #000 }
@@ -314,18 +277,8 @@ figcaption { position: absolute; bottom: .4rem; color: #d8d8dc; font-size: .8rem
   letter-spacing: .04em }
 figure.R figcaption { left: .6rem }
 figure.L figcaption { right: .6rem }
-.caption { color: var(--soft); font-size: .85rem }
-table { width: 100%; border-collapse: collapse; font-size: .87rem }
-th, td { padding: .35rem .8rem .35rem 0; text-align: left; vertical-align: top;
-  border-top: 1px solid var(--line); overflow-wrap: break-word }
-th { font-weight: 500; color: var(--soft) }
-tbody th { white-space: nowrap }
-code { font-size: .82rem }
-@media screen and (max-width: 40rem) { table { display: block; overflow-x: auto } }
+.image { overflow-wrap: anywhere }
 @media print {
-  body { background: none; font-size: 10pt }
-  main { max-width: none; padding: 0 }
-  .views, figure, .use { print-color-adjust: exact; -webkit-print-color-adjust: exact }
-  figure { height: 8.2cm }
-  h2 { break-after: avoid } tr { break-inside: avoid } }
+  .views, figure { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  figure { height: 8.2cm } }
 """

@@ -10,12 +10,20 @@ import dataclasses
 import enum
 import json
 import math
+import re
 import types
 import typing
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+DEEPEST = 64
+"""Arrays and objects within one another, where the types leave the depth open."""
+_LISTED = 20
+"""Problems that are told one by one: a file of a few megabytes may hold a hundred thousand."""
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, ends a line, or turns the direction of reading."""
 
 T = TypeVar("T")
 
@@ -25,11 +33,11 @@ class _RefusedError(Exception):
 
 
 def to_plain(value: object) -> Any:
-    """Turn dataclasses, mappings, tuples and enums into what `json` writes."""
+    """Turn dataclasses, mappings, tuples and enums into what `json` writes; mappings by key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
     if isinstance(value, enum.Enum):
@@ -37,6 +45,18 @@ def to_plain(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def one_line(text: str) -> str:
+    """Return the text with escapes in place of what could make it look like other text."""
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def listed(problems: list[str]) -> str:
+    """Join problems to one text; of very many, the first and how many more there are."""
+    more = len(problems) - _LISTED
+    said = problems if more <= 0 else [*problems[:_LISTED], f"and {more} more"]
+    return "; ".join(said)
 
 
 def dumps(value: object) -> str:
@@ -150,11 +170,19 @@ def _read_tuple(kinds: tuple[Any, ...], value: object, where: str, problems: lis
     )
 
 
-def _read_anything(value: object, where: str, problems: list[str]) -> Any:
+def _read_anything(value: object, where: str, problems: list[str], depth: int = 0) -> Any:
+    if depth > DEEPEST:
+        raise _refuse(where[:60], value, f"at most {DEEPEST} within one another", problems)
     if isinstance(value, dict):
-        return {k: _read_anything(item, f"{where}.{k}", problems) for k, item in value.items()}
+        return {
+            key: _read_anything(item, f"{where}.{key}", problems, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [_read_anything(item, f"{where}[{i}]", problems) for i, item in enumerate(value)]
+        return [
+            _read_anything(item, f"{where}[{i}]", problems, depth + 1)
+            for i, item in enumerate(value)
+        ]
     if value is None:
         return None
     return _read_scalar(type(value), value, where, problems)

@@ -23,6 +23,7 @@ from mammoclip_sdk.bundle import (
     Interval,
     Manifest,
     Measurement,
+    ModelCard,
     OperatingPoint,
     Preprocessing,
     Source,
@@ -116,6 +117,7 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
             git_commit="0" * 40,
             checkpoint_sha256="0" * 64,
             open_clip_model="none",
+            base_sha256="1" * 64,
             seed=7,
             command="tests/conftest.py",
             training_report={"exams": 0, "loss": [0.5, None]},
@@ -140,6 +142,7 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
                 negative_prompt="a mammogram without a malignant lesion",
                 positive_prompt="a mammogram with a malignant lesion",
                 tokenizer="none",
+                tokenizer_sha256="2" * 64,
                 negative_embedding=prompt(0),
                 positive_embedding=prompt(1),
                 logit_scale=LOGIT_SCALE,
@@ -160,17 +163,25 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
                 opset=17,
                 inputs=(Tensor(name="views", shape=("B", 4, 1, HEIGHT, WIDTH), dtype="float32"),),
                 outputs=(Tensor(name="embedding", shape=("B", SIZE), dtype="float32"),),
+                largest_activations=(),
+                float32_blocks=(),
             ),
         ),
         golden=GoldenExams(
             file="golden.npz",
             sha256=sha256(files["golden.npz"]),
             count=2,
-            tolerance={"fp32": 1e-4},
+            tolerance={"fp32": 1e-4, "bf16": 0.1},
         ),
         measurements=(
             Measurement(name="AUC", finding="malignancy", value=half, exams=100, data="noise"),
         ),
+        model_card=ModelCard(
+            training_data="None: the weights are random numbers.",
+            limitations=("It knows nothing about breasts.",),
+            licence="Apache-2.0",
+        ),
+        attachments=(),
     )
 
 
@@ -211,3 +222,40 @@ def altered(path: Path, **changes: object) -> Bundle:
     """The bundle at the path with other manifest fields, unchecked and in memory only."""
     bundle = read_bundle(path)
     return replace(bundle, manifest=replace(bundle.manifest, **changes))
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """An Ed25519 key in two PEM files."""
+
+    private: Path
+    public: Path
+
+
+def make_keys(folder: Path, name: str, password: bytes | None = None) -> KeyPair:
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).encode()[:32])
+    locked = form.BestAvailableEncryption(password) if password else form.NoEncryption()
+    pair = KeyPair(private=folder / f"{name}.pem", public=folder / f"{name}.pub.pem")
+    pair.private.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
+    pair.public.write_bytes(
+        key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return pair
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyPair:
+    """The vendor's key."""
+    return make_keys(tmp_path, "vendor")
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where accepted releases and engines are kept: nowhere that is the user's."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("MAMMOCLIP_STATE", str(folder))
+    monkeypatch.setenv("MAMMOCLIP_ENGINES", str(folder / "engines"))
+    return folder

@@ -15,7 +15,7 @@ import exams
 import numpy as np
 import pydicom
 import pytest
-from conftest import FakeSession, tiny_embedding
+from conftest import FakeSession, KeyPair, make_keys, tiny_embedding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -25,6 +25,7 @@ from mammoclip_sdk import predictor, sessions
 from mammoclip_sdk.__main__ import app
 from mammoclip_sdk.bundle import read_bundle, write_bundle
 from mammoclip_sdk.exam import VIEWS, Acceptance
+from mammoclip_sdk.signature import load_signer
 
 COMMAND = [sys.executable, "-m", "mammoclip_sdk"]
 REAL_EXAM = Path(__file__).parents[2] / "shared" / "exams" / "real"
@@ -62,11 +63,14 @@ def test_a_scored_exam_in_words(tiny_bundle: Path, exam: Path) -> None:
     result = run("predict", exam, "--bundle", tiny_bundle, "--device", "cpu")
     assert (result.exit_code, result.stderr) == (0, "")
     probability = predictor.Predictor(tiny_bundle, "cpu").predict(exam).findings[0].probability
-    assert result.stdout.startswith(f"malignancy  {probability:.3f}  (uncalibrated)\n")
+    assert result.stdout.startswith(
+        f"malignancy  {probability:.3f}  (uncalibrated score, no probability)\n"
+    )
     for words in (
         "reaches always (threshold 0)\n",
         "RMLO  IM4",
         "tiny 1.2.3, onnxruntime",
+        "CPUExecutionProvider, fp32",
         "Not for clinical use.",
     ):
         assert words in result.stdout
@@ -194,7 +198,7 @@ def test_a_file_name_that_the_output_cannot_hold_is_escaped(
 
 def test_verify_closes_its_session(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = FakeSession()
-    monkeypatch.setattr(sessions, "open_session", lambda bundle, device: session)
+    monkeypatch.setattr(sessions, "open_session", lambda *arguments, **options: session)
     assert run("bundle", "verify", tiny_bundle).exit_code == 0
     assert session.closed
     session.closed, session.compute = False, lambda views: -tiny_embedding(views)
@@ -260,6 +264,8 @@ def test_inspect_shows_the_manifest(tiny_bundle: Path) -> None:
     assert words.exit_code == 0
     for part in (
         "tiny 1.2.3 (release 4)",
+        "licence    Apache-2.0",
+        "limit      It knows nothing about breasts.",
         "32 x 24 pixels",
         "jpeg2000_reduction 0",
         "accepts    no implants, no synthesised 2D; validated on 0 devices",
@@ -304,6 +310,7 @@ def test_demo_scores_the_example_and_says_where_its_report_is(
         ["nonsense"],
         ["bundle", "inspect"],
         ["bundle", "nonsense"],
+        ["bundle", "sign", "x"],
         ["scan"],
     ],
 )
@@ -464,16 +471,174 @@ def test_isolation_is_the_predictors(
     assert asked == [False, True]
 
 
-def test_help_names_the_devices_that_run(tiny_bundle: Path) -> None:
-    words = " ".join(run("predict", "--help").stdout.replace("│", " ").split())
-    assert "auto, cuda or cpu" in words
-    for device in ("tensorrt", "openvino"):
-        assert device in words
-        refused(
-            run("bundle", "verify", tiny_bundle, "--device", device),
-            "RuntimeNotInstalledError",
-            "expected auto, cuda or cpu",
-        )
+@pytest.mark.parametrize("command", [["predict"], ["demo"], ["bundle", "verify"]])
+def test_help_names_every_device_and_precision(command: list[str]) -> None:
+    words = " ".join(run(*command, "--help").stdout.replace("│", " ").split())
+    for name in (*sessions.DEVICES, *sessions.PRECISIONS):
+        assert name in words
+
+
+def test_the_precision_asked_for_is_the_one_that_runs(
+    tiny_bundle: Path, exam: Path, tmp_path: Path
+) -> None:
+    options = ["--bundle", tiny_bundle, "--device", "cpu", "--precision"]
+    result = run("predict", exam, *options, "fp32", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["provenance"]["precision"] == "fp32"
+    refused(run("predict", exam, *options, "fp16"), "DeviceError", "fp16")
+    refused(run("predict", exam, *options, "fp8"), "DeviceError", "fp8")
+    refused(run("bundle", "verify", tiny_bundle, "--precision", "int8"), "DeviceError", "int8")
+
+
+# --- signatures and releases ---
+
+
+@pytest.fixture
+def signed(tiny_bundle: Path, keys: KeyPair) -> Path:
+    assert run("bundle", "sign", tiny_bundle, "--key", keys.private).exit_code == 0
+    return tiny_bundle
+
+
+def older(bundle: Path, path: Path, keys: KeyPair) -> Path:
+    """The release before, signed as well."""
+    newer = read_bundle(bundle)
+    manifest = replace(newer.manifest, release=newer.manifest.release - 1, version="1.2.2")
+    write_bundle(path, manifest, newer.files, signer=load_signer(keys.private))
+    return path
+
+
+def test_sign_says_which_key_signed(tiny_bundle: Path, keys: KeyPair) -> None:
+    key_id = load_signer(keys.private).key_id
+    result = run("bundle", "sign", tiny_bundle, "--key", keys.private)
+    assert (result.exit_code, result.stdout) == (0, f"tiny 1.2.3: signed\n  key {key_id}\n")
+    plain = json.loads(run("bundle", "sign", tiny_bundle, "--key", keys.private, "--json").stdout)
+    assert plain == {"bundle_sha256": read_bundle(tiny_bundle).sha256, "key_id": key_id}
+    refused(run("bundle", "sign", tiny_bundle, "--key", keys.public), "BundleSignatureError")
+
+
+def test_inspect_says_whether_a_signature_was_verified(signed: Path, keys: KeyPair) -> None:
+    key_id = load_signer(keys.private).key_id
+    said = run("bundle", "inspect", signed).stdout
+    assert f"signed     by key {key_id}, not verified: no key was given to trust\n" in said
+    said = run("bundle", "inspect", signed, "--trust", keys.public).stdout
+    assert f"signed     by key {key_id}, trusted\n" in said
+    plain = json.loads(run("bundle", "inspect", signed, "--trust", keys.public, "--json").stdout)
+    assert (plain["signed_by"], plain["trusted"]) == (key_id, True)
+    (signed / "manifest.sig").unlink()
+    assert "signed     no\n" in run("bundle", "inspect", signed).stdout
+
+
+@pytest.mark.parametrize("command", ["predict", "inspect", "verify", "accept"])
+def test_a_bundle_that_no_trusted_key_signed_is_refused(
+    tiny_bundle: Path, exam: Path, keys: KeyPair, tmp_path: Path, command: str
+) -> None:
+    def start(trusted: Path) -> Result:
+        if command == "predict":
+            return run("predict", exam, "--bundle", tiny_bundle, "--trust", trusted)
+        return run("bundle", command, tiny_bundle, "--trust", trusted)
+
+    refused(start(keys.public), "BundleSignatureError", "no manifest.sig", "[unsigned]")
+    run("bundle", "sign", tiny_bundle, "--key", keys.private)
+    stranger = make_keys(tmp_path, "stranger")
+    refused(start(stranger.public), "BundleSignatureError", "[untrusted_key]")
+    refused(start(tmp_path / "absent.pem"), "BundleSignatureError", "[trust_key]")
+    assert start(keys.public).exit_code == 0
+
+
+def test_predict_records_what_it_used_and_refuses_to_go_back(
+    signed: Path, exam: Path, keys: KeyPair, tmp_path: Path, own_state: Path
+) -> None:
+    before = older(signed, tmp_path / "older", keys)
+    trust = ["--trust", keys.public, "--json"]
+    assert run("bundle", "inspect", signed, *trust).exit_code == 0
+    assert run("bundle", "verify", signed, *trust).exit_code == 0
+    assert run("predict", exam, "--bundle", before, *trust).exit_code == 0
+    result = run("predict", exam, "--bundle", signed, *trust)
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)["provenance"]["signed_by"]
+    assert found == load_signer(keys.private).key_id
+    for command in (["predict", exam, "--bundle", before], ["bundle", "inspect", before]):
+        result = run(*command, *trust)
+        refused(result, "BundleReleaseError", "release 3", "release 4", "[release_rolled_back]")
+        assert json.loads(result.stdout)["error"]["code"] == "release_rolled_back"
+    assert run("predict", exam, "--bundle", before).exit_code == 0  # where nothing is asked for
+
+
+def test_going_back_takes_a_command_of_its_own(
+    signed: Path, exam: Path, keys: KeyPair, tmp_path: Path
+) -> None:
+    before = older(signed, tmp_path / "older", keys)
+    record = tmp_path / "site" / "accepted.json"
+    trust = ["--trust", keys.public, "--accepted", record]
+    assert run("predict", exam, "--bundle", signed, *trust).exit_code == 0
+    result = run("bundle", "accept", before, *trust)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        f"tiny 1.2.2 (release 3): accepted\n  before: 1.2.3 (release 4)\n  recorded in {record}\n"
+    )
+    assert run("predict", exam, "--bundle", before, *trust).exit_code == 0
+    plain = json.loads(run("bundle", "accept", signed, *trust, "--json").stdout)
+    assert (plain["accepted"]["release"], plain["before"]["release"]) == (4, 3)
+    assert plain["record"] == str(record)
+    kept = json.loads(record.read_text("utf-8"))["acceptances"]
+    assert [(one["accepted"]["release"], one["by"]) for one in kept] == [
+        (4, "use"), (3, "command"), (4, "command")
+    ]  # fmt: skip
+
+
+def test_the_remedy_for_an_older_release_names_the_record_it_was_held_against(
+    signed: Path, keys: KeyPair, tmp_path: Path
+) -> None:
+    before = older(signed, tmp_path / "older", keys)
+    record = tmp_path / "site" / "accepted.json"
+    trust = ["--trust", keys.public, "--accepted", record]
+    run("bundle", "accept", signed, *trust)
+    refused(run("bundle", "inspect", before, *trust), "BundleReleaseError", f"--accepted {record}")
+
+
+def test_what_no_operating_point_is_met_for_is_said(
+    tiny_bundle: Path, tmp_path: Path, exam: Path
+) -> None:
+    bundle = read_bundle(tiny_bundle)
+    (finding,) = bundle.manifest.findings
+    (never,) = [point for point in finding.operating_points if point.name == "never"]
+    manifest = replace(bundle.manifest, findings=(replace(finding, operating_points=(never,)),))
+    write_bundle(tmp_path / "strict", manifest, bundle.files)
+    lines = run("predict", exam, "--bundle", tmp_path / "strict", "--device", "cpu").stdout
+    assert lines.splitlines()[1] == "  reaches no operating point"
+
+
+def test_a_figure_is_told_with_its_finding(tiny_bundle: Path) -> None:
+    said = run("bundle", "inspect", tiny_bundle).stdout
+    assert "measured   malignancy, AUC 0.500 (0.400 to 0.600) on 100 exams: noise\n" in said
+
+
+def test_names_of_others_do_not_steer_the_terminal(
+    tiny_bundle: Path, studies: Path, tmp_path: Path
+) -> None:
+    folder = "\x1b[2J\u202egpj\u2028negative"
+    try:
+        shutil.copytree(studies, tmp_path / "archive" / folder)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    said = run("scan", tmp_path / "archive").stdout
+    assert r"\x1b[2J\u202egpj\u2028negative" in said
+    result = run("predict", tmp_path / folder, "--bundle", tiny_bundle)
+    assert r"\x1b[2J\u202egpj" in result.stderr
+    for text in (said, result.stderr):
+        assert not {"\x1b", "\u202e", "\u2028"} & set(text)
+
+
+def test_a_record_of_releases_needs_a_key(tiny_bundle: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ["bundle", "inspect", tiny_bundle, "--accepted", tmp_path / "a.json"],
+        ["bundle", "accept", tiny_bundle],
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--trust" in result.stderr
+        told = json.loads(run(*arguments, "--json").stdout)["error"]
+        assert (told["type"], "--trust" in told["found"]) == ("UsageError", True)
 
 
 def test_help_names_the_exit_codes_and_version_the_version() -> None:
@@ -483,6 +648,9 @@ def test_help_names_the_exit_codes_and_version_the_version() -> None:
         ["scan", "--help"],
         ["bundle", "inspect", "--help"],
         ["bundle", "verify", "--help"],
+        ["bundle", "sign", "--help"],
+        ["bundle", "accept", "--help"],
+        ["engine", "build", "--help"],
     ):
         words = " ".join(run(*arguments).stdout.split())
         assert "3 read, but not scored (abstained), or nothing that scan takes for an exam" in words

@@ -21,11 +21,11 @@ import exams
 import numpy as np
 import pydicom
 import pytest
-from conftest import LOGIT_SCALE, FakeSession, tiny_embedding
+from conftest import LOGIT_SCALE, FakeSession, as_npz, prompt, tiny_embedding, tiny_golden
 
-from mammoclip_sdk import Predictor, pixels, predictor, tensor
+from mammoclip_sdk import Predictor, console, pixels, predictor, report, tensor
 from mammoclip_sdk.archive import scan
-from mammoclip_sdk.bundle import read_bundle
+from mammoclip_sdk.bundle import Calibration, read_bundle, sha256, write_bundle
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
     BundleError,
@@ -264,13 +264,60 @@ def test_only_none_is_the_demo_bundle_and_no_name_is_a_defect(
     assert Predictor(None, "cpu").provenance.bundle == "tiny"
 
 
+def test_several_findings_are_each_answered(tiny_bundle: Path, tmp_path: Path, exam: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    (first,) = bundle.manifest.findings
+    calibration = Calibration(slope=2.0, intercept=-0.5, fitted_on="noise")
+    second = replace(
+        first,
+        name="density",
+        positive_embedding=prompt(2),
+        calibration=calibration,
+        operating_points=(),
+    )
+    golden = tiny_golden()
+    others = np.array([prompt(0), prompt(2)], np.float32)
+    logits = np.float32(LOGIT_SCALE) * (golden["embedding"] @ others.T)[:, None, :]
+    golden["logits"] = np.concatenate([golden["logits"], logits], axis=1)
+    files = {**bundle.files, "golden.npz": as_npz(golden)}
+    changed = replace(bundle.manifest.golden, sha256=sha256(files["golden.npz"]))
+    manifest = replace(bundle.manifest, findings=(first, second), golden=changed)
+    write_bundle(tmp_path / "two", manifest, files)
+
+    scorer = Predictor(tmp_path / "two", "cpu")
+    prediction = scorer.predict(exam)
+    (alone,) = Predictor(tiny_bundle, "cpu").predict(exam).findings
+    malignancy, density = prediction.findings
+    assert malignancy == alone
+    assert (malignancy.calibrated, density.calibrated) == (False, True)
+    expected = 1 / (1 + np.exp(-(2.0 * density.logit - 0.5)))
+    assert density.probability == pytest.approx(expected, abs=1e-5)
+    assert density.operating_points_met == ()
+    plain = prediction.to_dict()["findings"]
+    assert [(one["name"], one["calibrated"]) for one in plain] == [
+        ("malignancy", False), ("density", True)
+    ]  # fmt: skip
+    lines = [line.plain for line in console.prediction_lines(prediction, manifest)]
+    assert (
+        f"malignancy  {malignancy.probability:.3f}  (uncalibrated score, no probability)" in lines
+    )
+    place = lines.index(f"density  {density.probability:.3f}  (calibrated probability)")
+    assert lines[place + 1] == "  no operating point is set for it"
+    page = report.to_html(scorer.examine(exam))
+    assert page.index("uncalibrated score") < page.index("<h1>density</h1>")
+    assert page.index("<h1>density</h1>") < page.index("calibrated probability")
+    assert page.count("No operating point is set for it.") == 1
+
+
 def test_a_session_and_a_device_that_contradict_it_are_refused(
     tiny_bundle: Path, fake_session: FakeSession
 ) -> None:
     with pytest.raises(DeviceError, match="found one on 'cpu', and device 'cuda' beside it"):
         Predictor(tiny_bundle, "cuda", session=fake_session)
-    with pytest.raises(DeviceError, match="'auto' and threads=2 beside it"):
+    with pytest.raises(DeviceError, match="'cpu', and threads=2 beside it"):
         Predictor(tiny_bundle, session=fake_session, threads=2)
+    with pytest.raises(DeviceError, match="'cuda' and precision='fp16' and threads=2 beside it"):
+        Predictor(tiny_bundle, "cuda", precision="fp16", session=fake_session, threads=2)
     assert fake_session.batches == ()
     assert Predictor(tiny_bundle, "cpu", session=fake_session).provenance.device == "cpu"
 
@@ -532,7 +579,7 @@ def test_exams_that_wait_for_a_thread_are_dropped_when_the_caller_stops(
         return prepare(views, *settings, **options)
 
     monkeypatch.setattr(predictor, "prepare", slow)
-    monkeypatch.setattr(predictor.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     cancel = Future.cancel
     asked: list[bool] = []
 

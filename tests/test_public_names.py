@@ -18,6 +18,7 @@ def test_public_names() -> None:
     assert sorted(mammoclip_sdk.__all__) == [
         "Prediction",
         "Predictor",
+        "Trust",
         "View",
         "__version__",
         "archive",

@@ -62,7 +62,7 @@ def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> 
         "it knows nothing about breasts",
         "malignancy",
         f"{finding.probability:.3f}",
-        "uncalibrated score",
+        "uncalibrated score, 0 to 1: it orders exams, and is no probability",
         f"uncalibrated logit {finding.logit:+.2f}",
         "The frame is what the model saw, fitted into 32 rows and 24 columns.",
         "Caution, G11 Device.",
@@ -157,6 +157,48 @@ def test_devices_and_levels_left_out_are_named(examination: Examination) -> None
         assert text.count(f", without its {words}") == 1
         assert text.count("of the reduced pixels") == 1
     assert "of the reduced pixels" not in Page(to_html(examination)).text
+
+
+def test_a_device_takes_no_more_of_the_page_than_a_header_may_say(
+    examination: Examination,
+) -> None:
+    """Manufacturer and model are LO: at most 64 characters each (PS3.5, 6.2)."""
+    device = Device(manufacturer="M" * 5_000 + "\n", model="\x1b[2J" + "O" * 5_000)
+    first, *others = examination.prediction.views
+    html = to_html(with_answer(examination, views=(replace(first, device=device), *others)))
+    assert f"{'M' * 64} \\x1b[2J{'O' * 57}</td>" in html
+    assert "M" * 65 not in html
+    cells = [cell for cell in Page(html).all("td") if cell.get("class") == "image"]
+    assert len(cells) == 4
+    assert ".image { overflow-wrap: anywhere }" in html  # such a word must not widen the table
+
+
+def test_a_finding_without_operating_points_says_so(examination: Examination) -> None:
+    (finding,) = examination.manifest.findings
+    without = replace(examination.manifest, findings=(replace(finding, operating_points=()),))
+    words = "No operating point is set for it."
+    assert words in Page(to_html(replace(examination, manifest=without))).text
+    assert words not in Page(to_html(examination)).text
+
+
+def test_a_figure_that_was_measured_on_several_sets_of_exams_is_told_of_each(
+    examination: Examination,
+) -> None:
+    (first,) = examination.manifest.measurements
+    second = replace(first, exams=77, data="another hospital's")
+    manifest = replace(examination.manifest, measurements=(first, second))
+    text = Page(to_html(replace(examination, manifest=manifest))).text
+    assert f"on {first.exams} exams: {first.data}" in text
+    assert "on 77 exams: another hospital's" in text
+
+
+def test_who_signed_the_bundle_is_said_where_a_signature_was_asked_for(
+    examination: Examination,
+) -> None:
+    assert "Signed by" not in Page(to_html(examination)).text
+    provenance = replace(examination.prediction.provenance, signed_by="5e" * 32)
+    text = Page(to_html(with_answer(examination, provenance=provenance))).text
+    assert f"Signed by key {'5e' * 32}" in text
 
 
 def test_how_files_were_read_is_said(examination: Examination) -> None:

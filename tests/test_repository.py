@@ -114,7 +114,7 @@ def test_demo_and_test_environments_run_the_same_versions():
 
 def test_environment_under_test_is_the_locked_one():
     pins = _pins("test")
-    for package in ("numpy", "onnxruntime", "torch", "torchvision", "open-clip-torch", "pydicom"):
+    for package in ("numpy", "onnxruntime", "openvino", "torch", "torchvision", "open-clip-torch", "pydicom"):
         assert importlib.metadata.version(package).partition("+")[0] == pins[package]
 
 
@@ -127,10 +127,11 @@ def test_each_extra_brings_exactly_its_runtime():
     assert brought == {
         "cpu": {"onnxruntime"},
         "cuda": {"onnxruntime-gpu"},
-        "tensorrt-rtx": {"tensorrt-rtx"},
+        "tensorrt-rtx": {"tensorrt-rtx", "cuda-bindings"},
         "gpu": {"mammoclip-sdk"},
-        "tensorrt": {"tensorrt"},
+        "tensorrt": {"tensorrt", "cuda-bindings"},
         "openvino": {"openvino"},
+        "signing": {"cryptography"},
     }
     assert Requirement(EXTRAS["gpu"][0]).extras == {"cuda", "tensorrt-rtx"}
 

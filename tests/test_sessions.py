@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import FEATURES, FakeSession, altered, as_npz, tiny_embedding, tiny_golden, tiny_graph
+from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
+from tiny_graphs import half_graph, int8_embedding, int8_graph, many_bundle
 
 from mammoclip_sdk import golden
 from mammoclip_sdk.bundle import Bundle, Tensor, read_bundle
@@ -30,7 +33,8 @@ from mammoclip_sdk.errors import (
     RuntimeNotInstalledError,
 )
 from mammoclip_sdk.golden import require_golden, run_golden
-from mammoclip_sdk.sessions import CheckedSession, open_session, ort
+from mammoclip_sdk.graphs import require_whole
+from mammoclip_sdk.sessions import CheckedSession, open_session, ort, trt
 
 VIEWS = tiny_golden()["views"]
 NO_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
@@ -72,9 +76,15 @@ def test_auto_says_what_it_chose_and_cuda_is_never_replaced(tiny_bundle: Path) -
     assert 'pip install "mammoclip-sdk[cuda]"' in caught.value.remedy
 
 
-def pretend_cuda(monkeypatch: pytest.MonkeyPatch, *, works: bool) -> list[Any]:
-    """An onnxruntime that offers CUDA and, as the real one does, may quietly use the CPU."""
+def pretend_cuda(
+    monkeypatch: pytest.MonkeyPatch, *, works: bool, leaves: frozenset[str] = frozenset()
+) -> list[Any]:
+    """An onnxruntime that offers CUDA and, as the real one does, may quietly use the CPU.
+
+    It may do so for single operators alone, those that it ``leaves``.
+    """
     asked: list[Any] = []
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
 
     class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
         def __init__(self, model: bytes, options: Any, providers: list[Any], **others: Any) -> None:
@@ -84,6 +94,14 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, *, works: bool) -> list[Any]:
 
         def get_providers(self) -> list[str]:
             return [self.claims, "CPUExecutionProvider"]
+
+        def get_provider_graph_assignment_info(self) -> list[Any]:
+            return [
+                SimpleNamespace(ep_name=cpu if node.op_type in leaves else cuda, get_nodes=nodes)
+                for part in super().get_provider_graph_assignment_info()
+                for node in part.get_nodes()
+                for nodes in [lambda node=node: [node]]
+            ]
 
     monkeypatch.setattr(
         onnxruntime,
@@ -102,17 +120,38 @@ def test_a_silent_fallback_from_cuda_is_an_error(
     with pytest.raises(RuntimeNotInstalledError, match="took CPUExecutionProvider instead") as e:
         open_session(bundle, "cuda")
     assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in e.value.remedy
-    assert open_session(bundle, "auto").device == "cpu"
+    words = r"'cuda' does not open, and auto goes on without it: .* took CPUExecutionProvider"
+    with pytest.warns(RuntimeWarning, match=words):
+        assert open_session(bundle, "auto").device == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("failure", "kind", "code", "found"),
+    [
+        (
+            "CUDA failure 35: CUDA driver version is insufficient ; GPU=-1 ; hostname=station-7",
+            DeviceError,
+            "no_gpu",
+            r"no GPU that works \(CUDA failure 35: CUDA driver version is insufficient\)",
+        ),
+        ("CUDA failure 2: out of memory ; GPU=0", InferenceError, "inference", "out of memory"),
+        ("no kernel for Attention", InferenceError, "inference", "no kernel for Attention"),
+    ],
+)
 def test_a_session_that_cannot_be_made_says_so_and_prints_nothing(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: str,
+    kind: type[DeviceError],
+    code: str,
+    found: str,
 ) -> None:
     create = onnxruntime.InferenceSession._create_inference_session
 
     def fail_on_cuda(self: Any, providers: Any, *others: Any) -> None:
         if providers[0][0] == "CUDAExecutionProvider":
-            raise RuntimeError("CUDA failure 35: driver version is insufficient")
+            raise RuntimeError(failure)
         create(self, providers, *others)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fail_on_cuda)
@@ -122,10 +161,30 @@ def test_a_session_that_cannot_be_made_says_so_and_prints_nothing(
         lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
     )
     bundle = read_bundle(tiny_bundle)
-    with pytest.raises(InferenceError, match="driver version is insufficient"):
+    with pytest.raises(kind, match=found) as caught:
         open_session(bundle, "cuda")
-    assert open_session(bundle, "auto").device == "cpu"
+    assert caught.value.code == code
+    assert "station-7" not in str(caught.value)
+    with pytest.warns(RuntimeWarning, match=found):
+        assert open_session(bundle, "auto").device == "cpu"
     assert capsys.readouterr().out == ""
+
+
+def test_shapes_may_be_computed_on_the_cpu(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_cuda(monkeypatch, works=True, leaves=frozenset({"Shape", "Reshape", "Flatten"}))
+    assert open_session(read_bundle(tiny_bundle), "cuda").device == "cuda"
+
+
+def test_an_operator_that_cuda_leaves_to_the_cpu_is_an_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = read_bundle(tiny_bundle)
+    pretend_cuda(monkeypatch, works=True, leaves=frozenset({"Gemm"}))
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider leaves Gemm to the CPU"):
+        open_session(bundle, "cuda")
+    assert open_session(bundle, "cpu").device == "cpu"
 
 
 def test_cuda_runs_alone_and_without_tf32(
@@ -191,16 +250,96 @@ def test_an_unknown_device_lists_the_known_ones(tiny_bundle: Path, device: str) 
         open_session(read_bundle(tiny_bundle), device)
 
 
-@pytest.mark.parametrize("device", ["tensorrt", "openvino"])
-def test_a_device_of_another_version_names_what_can_be_used(tiny_bundle: Path, device: str) -> None:
-    with pytest.raises(RuntimeNotInstalledError, match="auto, cuda or cpu") as caught:
-        open_session(read_bundle(tiny_bundle), device)
-    remedy = caught.value.remedy
-    assert remedy.startswith(f"This version of mammoclip-sdk has no session for {device} yet: ")
-    assert f'pip install "mammoclip-sdk[{device}]"' in remedy
-    if device == "tensorrt":
-        assert "NVIDIA's own package index, which pip must be told of" in remedy
-        assert 'pip install "mammoclip-sdk[tensorrt-rtx]", which is whole on PyPI' in remedy
+@pytest.mark.parametrize("precision", ["float32", "FP16", "", "fp8"])
+def test_an_unknown_precision_lists_the_known_ones(precision: str) -> None:
+    with pytest.raises(DeviceError, match="one of fp32, fp16, bf16, int8"):
+        open_session(many_bundle(), "cpu", precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "runs", "able"),
+    [
+        ("cpu", "bf16", "fp32, fp16, int8", "openvino"),
+        ("auto", "bf16", "fp32, fp16, int8", "openvino"),
+        ("openvino", "fp16", "fp32, bf16, int8", "tensorrt, cuda, cpu"),
+        ("cuda", "int8", "fp16, fp32", "openvino, cpu"),
+        ("tensorrt", "int8", "fp16, fp32", "openvino, cpu"),
+    ],
+)
+def test_a_precision_a_device_does_not_run_names_what_does(
+    device: str, precision: str, runs: str, able: str
+) -> None:
+    found = f"found a device that runs {runs}; expected one that runs {precision}: {able}"
+    with pytest.raises(DeviceError, match=found):
+        open_session(many_bundle(), device, precision=precision)
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_precision_the_bundle_lacks_names_what_it_has(device: str) -> None:
+    bundle = many_bundle(fp32=tiny_graph(), fp16=half_graph())
+    with pytest.raises(DeviceError, match="found graphs in fp32, fp16; expected one in int8"):
+        open_session(bundle, device, precision="int8")
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto", "openvino"])
+def test_no_other_precision_stands_in_for_float32(device: str) -> None:
+    """Float16 or eight bits, unasked, would be another model on the CPU."""
+    with pytest.raises(DeviceError, match="found graphs in fp16, int8; expected one in fp32"):
+        open_session(many_bundle(fp16=half_graph(), int8=int8_graph()), device)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected", "most"),
+    [
+        (None, tiny_embedding, 1e-6),
+        ("fp32", tiny_embedding, 1e-6),
+        ("fp16", tiny_embedding, 2e-3),
+        ("int8", int8_embedding, 2e-3),
+    ],
+)
+def test_the_cpu_runs_the_graph_of_the_precision(
+    precision: str | None, expected: Callable[..., np.ndarray], most: float
+) -> None:
+    session = open_session(many_bundle(), "cpu", precision=precision, threads=1)
+    away = np.abs(session.run({"views": VIEWS}) - expected(VIEWS)).max()
+    assert away < most
+    assert session.precision == precision or precision is None
+    if precision == "fp16":
+        assert away > 1e-6  # it is not the float32 graph
+
+
+def test_cuda_takes_float16_where_the_bundle_has_it_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_cuda(monkeypatch, works=True)
+    for device in ("auto", "cuda"):
+        assert open_session(many_bundle(), device).precision == "fp16"
+        assert open_session(many_bundle(), device, precision="fp32").precision == "fp32"
+        assert open_session(many_bundle(fp32=tiny_graph()), device).precision == "fp32"
+    assert open_session(many_bundle(), "auto", precision="int8").device == "cpu"
+
+
+def test_auto_takes_an_active_engine_first_and_never_builds_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_cuda(monkeypatch, works=True)
+    opened: list[str] = []
+
+    def open_engine(bundle: Bundle, *, precision: str) -> FakeSession:
+        opened.append(precision)
+        return FakeSession(device="tensorrt", precision=precision)
+
+    monkeypatch.setattr(trt, "open_session", open_engine)
+    monkeypatch.setattr(trt, "available", lambda bundle, precision: precision == "fp16")
+    assert open_session(many_bundle(), "auto").device == "tensorrt"
+    assert open_session(many_bundle(), "auto", precision="fp32").device == "cuda"
+    assert open_session(many_bundle(), "auto", precision="int8").device == "cpu"
+    assert opened == ["fp16"]
+
+    monkeypatch.setattr(trt, "available", lambda bundle, precision: False)
+    assert open_session(many_bundle(), "auto").device == "cuda"
+    assert opened == ["fp16"]
+    assert open_session(many_bundle(), "tensorrt").device == "tensorrt"  # asked for by name
 
 
 def test_threads_are_counted_from_one(tiny_bundle: Path) -> None:
@@ -255,8 +394,71 @@ def test_weights_outside_the_hashed_bytes_are_not_loaded(
     set_external_data(weights, "weights.bin", offset=0, length=len(weights.raw_data))
     weights.ClearField("raw_data")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InferenceError, match="External data path"):
+    with pytest.raises(InferenceError, match="External data: its weights lie in another file"):
         open_session(with_graph(tiny_bundle, model.SerializeToString()), "cpu")
+
+
+def outside() -> onnx.TensorProto:
+    """A tensor whose values lie in a file."""
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "weights")
+    set_external_data(tensor, "weights.bin")
+    tensor.ClearField("raw_data")
+    return tensor
+
+
+def in_a_constant(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    node = helper.make_node("Constant", [], ["c"], value=tensor)
+    return helper.make_model(helper.make_graph([node], "g", [], []))
+
+
+def in_a_branch(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    branch = helper.make_graph([], "b", [], [], [tensor])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    return helper.make_model(helper.make_graph([node], "g", [], []))
+
+
+def in_a_function(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    node = helper.make_node("Constant", [], ["c"], value=tensor)
+    opset = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "F", [], ["c"], [node], opset)
+    return helper.make_model(helper.make_graph([], "g", [], []), functions=[function])
+
+
+def in_sparse_values(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+    sparse = helper.make_sparse_tensor(tensor, indices, [1])
+    graph = helper.make_graph([], "g", [], [], sparse_initializer=[sparse])
+    return helper.make_model(graph)
+
+
+@pytest.mark.parametrize("place", [in_a_constant, in_a_branch, in_a_function, in_sparse_values])
+def test_weights_outside_are_found_wherever_a_tensor_may_lie(
+    tiny_bundle: Path, place: Callable[[onnx.TensorProto], onnx.ModelProto]
+) -> None:
+    inside = helper.make_tensor("weights", TensorProto.FLOAT, [1], [1.0])
+    graph = read_bundle(tiny_bundle).manifest.graphs[0]
+    whole = place(inside).SerializeToString()
+    assert require_whole(with_graph(tiny_bundle, whole), graph) == whole
+    with pytest.raises(InferenceError, match="External data"):
+        require_whole(with_graph(tiny_bundle, place(outside()).SerializeToString()), graph)
+
+
+def test_a_graph_that_is_cut_off_or_bottomless_is_refused_and_not_followed(
+    tiny_bundle: Path,
+) -> None:
+    graph = read_bundle(tiny_bundle).manifest.graphs[0]
+    deep = helper.make_graph([], "g", [], [])
+    for _ in range(25):
+        deep = helper.make_graph([helper.make_node("If", ["x"], [], then_branch=deep)], "g", [], [])
+    for data, found in (
+        (tiny_graph()[:-200], "bytes too late"),
+        (b"\xff" * 12, "a number without end"),
+        (b"\x3b", "wire type 3"),
+        (b"\x38\x01", "field 7 is no message"),
+        (helper.make_model(deep).SerializeToString(), "more than 64 deep"),
+    ):
+        with pytest.raises(InferenceError, match=found):
+            require_whole(with_graph(tiny_bundle, data), graph)
 
 
 def test_a_graph_must_have_the_inputs_and_outputs_of_its_manifest(tiny_bundle: Path) -> None:
@@ -317,7 +519,7 @@ def test_an_answer_without_a_row_for_each_exam_is_not_passed_on(
 def test_every_session_that_opens_is_checked(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(bundle: Bundle, device: str, *, threads: int | None) -> FakeSession:
+    def wrong(bundle: Bundle, device: str, **_: Any) -> FakeSession:
         return FakeSession(lambda views: tiny_embedding(views)[:0], device=device)
 
     monkeypatch.setattr(ort, "open_session", wrong)
@@ -340,8 +542,8 @@ def test_golden_exams_whose_embedding_is_none_are_refused(
 
 
 def test_a_precision_without_a_tolerance_cannot_be_judged(tiny_bundle: Path) -> None:
-    with pytest.raises(InferenceError, match=r"found precision 'bf16'; expected one .*: fp32"):
-        run_golden(read_bundle(tiny_bundle), FakeSession(precision="bf16"))
+    with pytest.raises(InferenceError, match=r"'int8'; expected one .*: bf16, fp32"):
+        run_golden(read_bundle(tiny_bundle), FakeSession(precision="int8"))
 
 
 def test_a_closed_session_says_so(tiny_bundle: Path) -> None:

@@ -6,30 +6,39 @@ choose, and the session says what it chose.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mammoclip_sdk import engines
 from mammoclip_sdk.bundle import Bundle
-from mammoclip_sdk.errors import DeviceError, RuntimeNotInstalledError
-from mammoclip_sdk.sessions import ort
+from mammoclip_sdk.errors import DeviceError
+from mammoclip_sdk.graphs import has_graph
+from mammoclip_sdk.sessions import openvino, ort, trt
 from mammoclip_sdk.sessions.checked import CheckedSession
 
-__all__ = ["DEVICES", "CheckedSession", "Session", "open_session"]
+__all__ = ["DEVICES", "PRECISIONS", "RUNS", "CheckedSession", "Session", "open_session"]
 
 DEVICES = ("auto", "tensorrt", "cuda", "openvino", "cpu")
-
-_WITHOUT_SESSION = {
-    "tensorrt": (
-        'TensorRT comes with pip install "mammoclip-sdk[tensorrt]", whose libraries lie on '
-        "NVIDIA's own package index, which pip must be told of; TensorRT for RTX comes with "
-        'pip install "mammoclip-sdk[tensorrt-rtx]", which is whole on PyPI'
-    ),
-    "openvino": 'OpenVINO comes with pip install "mammoclip-sdk[openvino]"',
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""What a session may compute in. bf16 is the fp32 graph, which OpenVINO rounds as it runs."""
+RUNS = {
+    "tensorrt": engines.PRECISIONS,
+    "cuda": ("fp16", "fp32"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "cpu": ("fp32", "fp16", "int8"),
 }
-"""Devices that this version can name and not yet use, and what a session for one will need."""
+"""The precisions of every device. Float16 on the CPU is for comparing: it is no faster there."""
+_DEFAULTS = {
+    "tensorrt": ("fp16", "fp32"),
+    "cuda": ("fp16", "fp32"),
+    "openvino": ("fp32",),
+    "cpu": ("fp32",),
+}
+"""What a device takes where no precision is asked for: the first that the bundle has."""
 
 
 class Session(Protocol):
@@ -45,7 +54,7 @@ class Session(Protocol):
 
     @property
     def precision(self) -> str:
-        """Of the graph: ``fp32``, ``fp16`` or ``int8``."""
+        """The member of `PRECISIONS` that it computes in."""
 
     def run(self, tensors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Turn the graph's inputs, by name, into (B, D) image embeddings of length 1.
@@ -61,20 +70,32 @@ class Session(Protocol):
         """Free the runtime's memory; the session cannot run afterwards."""
 
 
-def open_session(bundle: Bundle, device: str = "auto", *, threads: int | None = None) -> Session:
+def open_session(
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Session:
     """Load the bundle's graph on a device, in a session whose every output is checked.
 
     Parameters
     ----------
     device
-        One of `DEVICES`. ``auto`` takes CUDA where it works, and the CPU otherwise.
+        One of `DEVICES`. ``auto`` takes a TensorRT engine that is built and active, then CUDA
+        where it works, and the CPU otherwise; it never builds an engine. What is here and does not
+        open is a `RuntimeWarning` that says why.
+    precision
+        One of `PRECISIONS`; None is the device's own: fp32 on the CPU, with OpenVINO too; on a
+        GPU fp16 where the bundle has it, or else fp32. The session says which.
     threads
         Most threads that one CPU run may use; None leaves it to the runtime.
 
     Raises
     ------
     DeviceError
-        No such device, or a number of threads below 1.
+        No such device or precision, the device does not run it or the bundle does not have it, or
+        a number of threads below 1.
     RuntimeNotInstalledError, RuntimeConflictError
         Nothing installed can run on the device, or two packages overwrite one another.
     BundleFormatError
@@ -82,36 +103,69 @@ def open_session(bundle: Bundle, device: str = "auto", *, threads: int | None = 
     InferenceError
         The runtime cannot load the graph.
     """
-    if device not in DEVICES:
-        raise DeviceError(
-            f"device {device!r}",
-            found="no such device",
-            expected=f"one of {', '.join(DEVICES)}",
-            remedy="Name one of them.",
-        )
+    _require_one_of("device", device, DEVICES)
+    if precision is not None:
+        _require_one_of("precision", precision, PRECISIONS)
     if threads is not None and threads < 1:
         raise DeviceError(
             "threads", found=str(threads), expected="1 or more", remedy="Leave it out for all."
         )
-    if device in _WITHOUT_SESSION:
-        raise RuntimeNotInstalledError(
-            f"device {device!r}",
-            found="no session for it",
-            expected="auto, cuda or cpu",
-            remedy=f"This version of mammoclip-sdk has no session for {device} yet: use one of "
-            f"those; {ort.INSTALL_HINT}. For a version that has one: {_WITHOUT_SESSION[device]}.",
-        )
     if device == "auto":
-        return CheckedSession(_open_best(bundle, threads), bundle)
-    return CheckedSession(ort.open_session(bundle, device, threads=threads), bundle)
+        return CheckedSession(_open_best(bundle, precision, threads), bundle)
+    return CheckedSession(_open(bundle, device, precision, threads), bundle)
 
 
-def _open_best(bundle: Bundle, threads: int | None) -> Session:
-    if ort.is_available("cuda"):
-        try:
-            return ort.open_session(bundle, "cuda", threads=threads)
-        except DeviceError:
-            # The package has CUDA, the machine has not: the case that auto is there for. A graph
-            # that no device can load fails again below, and is reported from there.
-            pass
-    return ort.open_session(bundle, "cpu", threads=threads)
+def _require_one_of(what: str, asked: str, known: tuple[str, ...]) -> None:
+    if asked not in known:
+        raise DeviceError(
+            f"{what} {asked!r}",
+            found=f"no such {what}",
+            expected=f"one of {', '.join(known)}",
+            remedy="Name one of them.",
+        )
+
+
+def _open(bundle: Bundle, device: str, precision: str | None, threads: int | None) -> Session:
+    if precision is None:
+        precision = _default(bundle, device)
+    if precision not in RUNS[device]:
+        able = [name for name, runs in RUNS.items() if precision in runs]
+        raise DeviceError(
+            f"precision {precision!r} on device {device!r}",
+            found=f"a device that runs {', '.join(RUNS[device])}",
+            expected=f"one that runs {precision}: {', '.join(able)}",
+            remedy="Ask for another precision or another device.",
+        )
+    if device == "openvino":
+        return openvino.open_session(bundle, precision=precision, threads=threads)
+    if device == "tensorrt":
+        return trt.open_session(bundle, precision=precision)
+    return ort.open_session(bundle, device, precision=precision, threads=threads)
+
+
+def _default(bundle: Bundle, device: str) -> str:
+    preferred = _DEFAULTS[device]
+    return next((name for name in preferred if has_graph(bundle, name)), preferred[-1])
+
+
+def _open_best(bundle: Bundle, precision: str | None, threads: int | None) -> Session:
+    for device in ("tensorrt", "cuda"):
+        kind = _default(bundle, device) if precision is None else precision
+        if kind in RUNS[device] and has_graph(bundle, kind) and _is_available(bundle, device, kind):
+            try:
+                return _open(bundle, device, kind, threads)
+            except DeviceError as error:
+                # What should run does not run here and now: the case that auto is there for. A
+                # graph that no device can load fails again below, and is reported from there.
+                warnings.warn(
+                    f"Device {device!r} does not open, and auto goes on without it: {error}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+    return _open(bundle, "cpu", precision, threads)
+
+
+def _is_available(bundle: Bundle, device: str, precision: str) -> bool:
+    if device == "tensorrt":
+        return trt.available(bundle, precision)
+    return ort.is_available(device)

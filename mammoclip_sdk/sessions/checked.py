@@ -41,6 +41,16 @@ class CheckedSession:
         """See `sessions.Session`."""
         return self._session.precision
 
+    @property
+    def engine(self) -> object:
+        """The device engine that runs, for `sessions.trt`; None on a runtime without one."""
+        return getattr(self._session, "engine", None)
+
+    @property
+    def gpu(self) -> object:
+        """The GPU that the engine runs on; None on a runtime without engines."""
+        return getattr(self._session, "gpu", None)
+
     def run(self, tensors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Run the session; see `sessions.Session.run`."""
         embedding = np.asarray(self._session.run(tensors))

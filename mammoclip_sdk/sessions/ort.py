@@ -1,9 +1,8 @@
 """ONNX Runtime, on CPU or CUDA; the sole importer of onnxruntime.
 
 ONNX Runtime falls back to the CPU without an error when CUDA does not load, and rounds float32 to
-TF32 on the GPU unless told otherwise. Here the first is an error, the second is switched off.
-It also takes weights that a graph keeps in another file from the current folder, where nobody
-hashed them: here there is no such folder.
+TF32 on the GPU unless told otherwise. Here the first is an error, for the whole graph and for any
+operator of it that takes time; the second is switched off.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import importlib
 import importlib.metadata
 import io
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Bundle, Graph, Tensor
-from mammoclip_sdk.errors import (
-    BundleFormatError,
-    InferenceError,
-    RuntimeConflictError,
-    RuntimeNotInstalledError,
+from mammoclip_sdk.errors import DeviceError, RuntimeConflictError, RuntimeNotInstalledError
+from mammoclip_sdk.graphs import (
+    check_inputs,
+    check_signature,
+    closed_error,
+    graph_of,
+    load_error,
+    require_whole,
+    run_error,
 )
 
 INSTALL = {
@@ -40,9 +44,12 @@ _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
+_TAKES_TIME = {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax"}
+"""Operators; the rest of a graph, such as shapes, belongs on the CPU."""
 _NO_FOLDER = f"{os.devnull}/none"
-"""Cannot exist: the folder for weights outside the graph."""
-_PREFERENCE = ("fp32", "fp16", "int8")
+"""Cannot exist: the folder for weights outside the graph, should `graphs` ever miss some."""
+_WITHOUT_GPU = re.compile(r"CUDA failure (3|35|36|46|100|101|802|803|804)\b[^;\n]*")
+"""How ONNX Runtime says it, by CUDA's own numbers; behind it come names of hosts and files."""
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
 
@@ -54,7 +61,7 @@ def is_available(device: str) -> bool:
         return False
 
 
-def open_session(bundle: Bundle, device: str, *, threads: int | None) -> OrtSession:
+def open_session(bundle: Bundle, device: str, *, precision: str, threads: int | None) -> OrtSession:
     """Load the bundle's graph from its verified bytes; see `sessions.open_session`."""
     runtime = _import()
     provider, provider_options = _PROVIDERS[device]
@@ -66,16 +73,21 @@ def open_session(bundle: Bundle, device: str, *, threads: int | None) -> OrtSess
             remedy=f"Uninstall onnxruntime, then {INSTALL[device]}.",
         )
     missing = _preload(runtime) if device == "cuda" else ""
-    graph = min(bundle.manifest.graphs, key=lambda graph: _PREFERENCE.index(graph.precision))
+    version = f"onnxruntime {runtime.__version__} {provider}"
+    graph = graph_of(bundle, precision)
+    data = require_whole(bundle, graph)
     try:
         session = runtime.InferenceSession(
-            bundle.files[graph.file],
-            _options(runtime, threads),
+            data,
+            _options(runtime, device, threads),
             providers=[(provider, provider_options)],
             enable_fallback=0,  # else a failure prints to standard output and runs on the CPU
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise _load_error(bundle, graph, str(error)) from error
+        without_gpu = _WITHOUT_GPU.search(str(error))
+        if without_gpu:
+            raise _no_gpu(without_gpu[0], version) from error
+        raise load_error(bundle, graph, str(error), version) from error
     used = session.get_providers()[0]
     if used != provider:
         raise RuntimeNotInstalledError(
@@ -85,8 +97,38 @@ def open_session(bundle: Bundle, device: str, *, threads: int | None) -> OrtSess
             remedy=f"{INSTALL_CUDA_LIBRARIES} brings NVIDIA's libraries; the driver comes with "
             "the system. Or ask for another device.",
         )
-    _check_signature(bundle, graph, session)
-    return OrtSession(session, graph, device, f"onnxruntime {runtime.__version__} {provider}")
+    elsewhere = [] if device == "cpu" else _on_the_cpu(session)
+    if elsewhere:
+        raise DeviceError(
+            f"{bundle.path}: {graph.file} on device {device!r}",
+            found=f"that {version} leaves {', '.join(elsewhere)} to the CPU",
+            expected="all that takes time on the GPU",
+            remedy="Update onnxruntime-gpu, or ask for precision fp32, or for device cpu.",
+        )
+    inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
+    check_signature(bundle, graph, inputs, outputs)
+    return OrtSession(session, graph, device, version)
+
+
+def _on_the_cpu(session: Any) -> list[str]:
+    """Name the operators that take time, and that ONNX Runtime placed on the CPU all the same."""
+    placed = {
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == _PROVIDERS["cpu"][0]
+        for node in part.get_nodes()
+    }
+    return sorted(placed & _TAKES_TIME)
+
+
+def _no_gpu(reason: str, version: str) -> DeviceError:
+    return DeviceError(
+        "device 'cuda'",
+        found=f"that {version} finds no GPU that works ({reason.strip()})",
+        expected="an NVIDIA GPU with a driver for CUDA 13 or later (580 or later)",
+        remedy="Install or update the driver, or use device cpu.",
+        code="no_gpu",
+    )
 
 
 def _preload(runtime: Any) -> str:
@@ -104,8 +146,10 @@ def _preload(runtime: Any) -> str:
     return f" ({failures[0]})" if failures else ""
 
 
-def _options(runtime: Any, threads: int | None) -> Any:
+def _options(runtime: Any, device: str, threads: int | None) -> Any:
     options = runtime.SessionOptions()
+    if device != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 4  # failures come as exceptions; the log would go to stderr
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", _NO_FOLDER
@@ -130,35 +174,17 @@ class OrtSession:
         """Run the graph; see `sessions.Session.run`."""
         session = self._session  # one look, so that a close in another thread cannot come between
         if session is None:
-            raise self._error("a closed session", "an open one", "Open another session.")
-        self._check_inputs(tensors)
+            raise closed_error(self._graph, self.runtime)
+        check_inputs(self._graph, self.runtime, tensors)
         try:
             (embedding,) = session.run(None, dict(tensors))
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise self._error(
-                f"a failure inside ONNX Runtime ({error})", "an embedding", "Check free memory."
-            ) from error
+            raise run_error(self._graph, self.runtime, error) from error
         return np.asarray(embedding)
 
     def close(self) -> None:
         """Let go of the runtime's session; runs that are under way finish."""
         self._session = None
-
-    def _check_inputs(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        wanted = {tensor.name: tensor for tensor in self._graph.inputs}
-        found = {name: (value.dtype.name, value.shape) for name, value in tensors.items()}
-        sizes = {value.shape[:1] for value in tensors.values()}
-        fits = found.keys() == wanted.keys() and all(
-            dtype == wanted[name].dtype and _fits(shape, wanted[name].shape)
-            for name, (dtype, shape) in found.items()
-        )
-        if not fits or len(sizes) != 1:
-            expected = {t.name: (t.dtype, t.shape) for t in self._graph.inputs}
-            raise self._error(f"inputs {found}", f"{expected}", "Build them with tensor.build.")
-
-    def _error(self, found: str, expected: str, remedy: str) -> InferenceError:
-        subject = f"{self._graph.file} on {self.runtime}"
-        return InferenceError(subject, found=found, expected=expected, remedy=remedy)
 
 
 def _import() -> Any:
@@ -195,40 +221,13 @@ def _installed_packages() -> list[str]:
     return installed
 
 
-def _load_error(bundle: Bundle, graph: Graph, reason: str) -> InferenceError:
-    return InferenceError(
-        f"{bundle.path}: {graph.file}",
-        found=f"a graph that ONNX Runtime does not load ({reason})",
-        expected=f"a graph of opset {graph.opset} that it knows",
-        remedy="Update onnxruntime, or export the bundle for an older opset.",
-    )
-
-
-def _check_signature(bundle: Bundle, graph: Graph, session: Any) -> None:
-    for what, promised, loaded in (
-        ("inputs", graph.inputs, session.get_inputs()),
-        ("outputs", graph.outputs, session.get_outputs()),
-    ):
-        same = len(promised) == len(loaded) and all(
-            _same_tensor(tensor, other) for tensor, other in zip(promised, loaded, strict=True)
+def _tensors(loaded: Any) -> list[Tensor]:
+    """Describe a session's inputs or outputs as a manifest does."""
+    return [
+        Tensor(
+            name=other.name,
+            shape=tuple(size if isinstance(size, int) else str(size) for size in other.shape),
+            dtype=_DTYPES.get(other.type, other.type),
         )
-        if not same:
-            raise BundleFormatError(
-                f"{bundle.path}: {graph.file}",
-                found=f"{what} {[(o.name, tuple(o.shape), o.type) for o in loaded]}",
-                expected=f"those of the manifest, {[(t.name, t.shape, t.dtype) for t in promised]}",
-                remedy="Make the bundle again with the exporter of this version.",
-            )
-
-
-def _same_tensor(promised: Tensor, loaded: Any) -> bool:
-    free = [size if isinstance(size, int) else None for size in promised.shape]
-    found = [size if isinstance(size, int) else None for size in loaded.shape]
-    dtype = _DTYPES.get(loaded.type, loaded.type)
-    return (promised.name, promised.dtype, free) == (loaded.name, dtype, found)
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        isinstance(size, str) or size == found for found, size in zip(shape, wanted, strict=True)
-    )
+        for other in loaded
+    ]

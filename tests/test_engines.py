@@ -1,0 +1,553 @@
+"""Building engines: TensorRT for RTX in earnest, without a GPU; every failure in words."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fake_tensorrt
+import numpy as np
+import onnx
+import pytest
+from conftest import HEIGHT, SIZE, WIDTH, tiny_graph
+from fake_tensorrt import FakeCuda, FakeTensorRT, Status
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+
+from mammoclip_sdk import engines
+from mammoclip_sdk.bundle import Bundle, Graph, Tensor, read_bundle, sha256
+from mammoclip_sdk.engines import cuda as gpus
+from mammoclip_sdk.engines import flavour as flavours
+from mammoclip_sdk.errors import (
+    BundleFormatError,
+    DeviceError,
+    EngineError,
+    InferenceError,
+    RuntimeNotInstalledError,
+)
+from mammoclip_sdk.golden import require_golden
+from mammoclip_sdk.sessions import CheckedSession, trt
+
+try:
+    RTX = flavours.load("tensorrt_rtx")
+except RuntimeNotInstalledError as error:
+    RTX, WITHOUT_RTX = None, f"tensorrt-rtx does not load: {error.found}"
+else:
+    WITHOUT_RTX = ""
+GPU = gpus.find_gpu()
+needs_rtx = pytest.mark.skipif(RTX is None, reason=WITHOUT_RTX)
+no_gpu = pytest.mark.skipif(GPU is not None, reason="says what happens without a GPU")
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return read_bundle(tiny_bundle)
+
+
+def with_graph(bundle: Bundle, data: bytes, precision: str = "fp32", **changes: Any) -> Bundle:
+    """The bundle, in memory, with one graph of its own."""
+    (graph,) = bundle.manifest.graphs
+    graph = replace(graph, sha256=sha256(data), precision=precision, **changes)
+    manifest = replace(bundle.manifest, graphs=(graph,))
+    return replace(bundle, manifest=manifest, files={**bundle.files, graph.file: data})
+
+
+def attention_graph() -> bytes:
+    """Float32, with the operator Attention of opset 23: rows of every view attend to each other."""
+    heads = 4
+    size = WIDTH * heads
+    rng = np.random.default_rng(5)
+    constants = {
+        "rows": np.array([-1, 4 * HEIGHT, WIDTH], np.int64),
+        **{n: rng.normal(size=(WIDTH, size)).astype(np.float32) for n in ("wq", "wk", "wv")},
+        "out": rng.normal(size=(size, SIZE)).astype(np.float32),
+        "axes": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["views", "rows"], ["tokens"]),
+        *[helper.make_node("MatMul", ["tokens", f"w{n}"], [n]) for n in "qkv"],
+        helper.make_node(
+            "Attention", ["q", "k", "v"], ["attended"], q_num_heads=heads, kv_num_heads=heads
+        ),
+        helper.make_node("ReduceMean", ["attended", "axes"], ["pooled"], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "out"], ["product"]),
+        helper.make_node("LpNormalization", ["product"], ["embedding"], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("views", TensorProto.FLOAT, ["B", 4, 1, HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["B", SIZE])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 23)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+# -- TensorRT for RTX, in earnest -----------------------------------------------------------------
+
+
+@needs_rtx
+def test_rtx_builds_the_tiny_graph_and_the_sidecar_says_of_what(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    engine = engines.build(
+        bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path, max_batch=8, level=2
+    )
+    written = json.loads(engine.sidecar_path.read_text())
+    plan = engine.plan.read_bytes()
+    assert written["graph_sha256"] == sha256(bundle.files["model.fp32.onnx"])
+    assert (written["plan_sha256"], written["plan_bytes"]) == (sha256(plan), len(plan))
+    assert len(plan) > 10_000
+    assert (written["flavour"], written["version"]) == ("tensorrt_rtx", RTX.version)
+    assert written["flags"][:2] == ["strongly typed", "TF32 off"]
+    assert (written["level"], written["target"]) == (2, "any")
+    (profile,) = written["profiles"]
+    assert profile["minimum"][0] == profile["optimum"][0] == 1
+    assert profile["maximum"] == [8, 4, 1, HEIGHT, WIDTH]
+    assert any("Engine generation completed" in line for line in written["build_log"])
+    if GPU is None:
+        assert (written["gpu"], written["parity"]) == (None, "not run (no GPU)")
+
+
+@needs_rtx
+def test_the_plan_is_pure_and_begins_as_rtx_made_it(bundle: Bundle, tmp_path: Path) -> None:
+    engine = engines.build(bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path)
+    runtime = RTX.module.Runtime(RTX.logger)
+    start = RTX.log.position
+    runtime.deserialize_cuda_engine(engine.plan.read_bytes())
+    said = " ".join(RTX.log.since(start))
+    assert "Serialization" not in said, said
+    runtime.deserialize_cuda_engine(b"magicTag" + engine.plan.read_bytes())
+    assert "Serialization assertion" in " ".join(RTX.log.since(start))
+
+
+@needs_rtx
+@pytest.mark.parametrize("target", ["sm86", "sm120"])
+def test_rtx_builds_for_a_gpu_that_is_not_here(bundle: Bundle, tmp_path: Path, target: str) -> None:
+    engine = engines.build(
+        bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path, target=target
+    )
+    assert engine.sidecar.target == target
+
+
+@needs_rtx
+def test_a_build_that_fails_says_so_in_rtxs_own_words_and_leaves_nothing(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=r"Turing \(SM75\): FP32 GEMM is not supported"):
+        engines.build(
+            bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path, target="sm75"
+        )
+    assert [*tmp_path.glob("*.*")] == []
+
+
+@needs_rtx
+def test_float32_attention_builds_because_it_is_decomposed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = with_graph(bundle, attention_graph(), opset=23)
+    engine = engines.build(graph, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path)
+    assert "float32 attention decomposed: 1" in engine.sidecar.flags
+    monkeypatch.setattr("mammoclip_sdk.engines.builder._decompose_float32_attention", lambda *_: 0)
+    with pytest.raises(EngineError, match="is_decomposable"):
+        engines.build(graph, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path, level=2)
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        (b"", BundleFormatError, "inputs"),
+        (tiny_graph()[:-1000], InferenceError, "no ONNX model"),
+        (tiny_graph().replace(b"AveragePool", b"AveragePoll"), EngineError, "AveragePoll"),
+    ],
+    ids=["nothing", "half", "unknown operator"],
+)
+def test_a_graph_that_does_not_parse_is_an_error(
+    bundle: Bundle, tmp_path: Path, data: bytes, kind: type[DeviceError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        engines.build(
+            with_graph(bundle, data), flavour="tensorrt_rtx", precision="fp32", engines=tmp_path
+        )
+    assert [*tmp_path.glob("*.*")] == []
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (Tensor(name="image", shape=("B", 4, 1, HEIGHT, WIDTH), dtype="float32"),),
+        (Tensor(name="views", shape=("B", 4, 1, WIDTH, HEIGHT), dtype="float32"),),
+        (Tensor(name="views", shape=("B", 4, 1, HEIGHT, WIDTH), dtype="float16"),),
+        (Tensor(name="views", shape=(1, 4, 1, HEIGHT, WIDTH), dtype="float32"),),
+    ],
+    ids=["name", "shape", "type", "fixed"],
+)
+def test_inputs_that_are_not_the_manifests_are_refused(
+    bundle: Bundle, tmp_path: Path, inputs: tuple[Tensor, ...]
+) -> None:
+    other = with_graph(bundle, tiny_graph(), inputs=inputs)
+    with pytest.raises(BundleFormatError, match="inputs"):
+        engines.build(other, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path)
+
+
+@needs_rtx
+def test_weights_in_another_file_are_refused_though_the_parser_would_take_them(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load_from_string(tiny_graph())
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    (tmp_path / "weights.bin").write_bytes(weights.raw_data)
+    set_external_data(weights, "weights.bin")
+    weights.ClearField("raw_data")
+    monkeypatch.chdir(tmp_path)
+    network = RTX.module.Builder(RTX.logger).create_network(1)
+    parser = RTX.module.OnnxParser(network, RTX.logger)
+    assert parser.parse(model.SerializeToString())
+    outside = with_graph(bundle, model.SerializeToString())
+    with pytest.raises(InferenceError, match="weights lie in another file"):
+        engines.build(outside, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path)
+
+
+@needs_rtx
+@no_gpu
+def test_a_real_plan_without_a_gpu_is_refused_in_rtxs_own_words(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.build(bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvml", fake_tensorrt.FakeNvml(FakeCuda()))
+    with pytest.raises(EngineError, match=r"does not run it here .*CUDA driver version is insuf"):
+        trt.open_session(bundle, precision="fp32", engines=tmp_path)
+
+
+@needs_rtx
+@no_gpu
+def test_the_command_builds_and_says_what_is_missing_to_use_it(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    words = ["engine", "build", tiny_bundle, "--flavour", "tensorrt_rtx", "--engines", tmp_path]
+    words = [sys.executable, "-m", "mammoclip_sdk", *map(str, words)]
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert (answer["usable"], answer["active"]) == (False, False)
+    assert answer["misfits"] == ["no GPU that works here"]
+    assert answer["sidecar"]["precision"] == "fp32"  # the only graph there is
+    assert answer["sidecar"]["parity"] == "not run (no GPU)"
+    assert Path(answer["path"]).with_name(answer["sidecar"]["plan_file"]).exists()
+    done = subprocess.run([*words, "--precision", "fp16"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "found graphs in fp32" in done.stderr
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_rtx_builds_a_vit_b_16_in_half_on_the_cpu(bundle: Bundle, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from export.fold import fold
+    from export.precision import half
+    from export.random_checkpoint import random_model
+    from export.to_onnx import describe, to_onnx
+    from training.adapters import AdapterConfig
+    from training.model import ModelConfig
+
+    architecture = tmp_path / "ViT-B-16.json"
+    architecture.write_text(json.dumps(vit_b_16()))
+    adapter = AdapterConfig(
+        rank=None, activation="gelu", placement="both", connection="serial", scale=1.0
+    )
+    config = ModelConfig(
+        open_clip_model=str(architecture),
+        pretrained=None,
+        image_size=(224, 224),
+        n_local=6,
+        image_adapter=adapter,
+        text_adapter=None,
+    )
+    with torch.no_grad():
+        data = to_onnx(half(fold(random_model(config, seed=1))), "fp16")
+    assert len(data) > 170e6
+    graph: Graph = describe(data, file="model.fp16.onnx", precision="fp16")
+    manifest = replace(bundle.manifest, graphs=(graph,))
+    vit = replace(bundle, manifest=manifest, files={graph.file: data})
+    engine = engines.build(vit, flavour="tensorrt_rtx", precision="fp16", engines=tmp_path)
+    assert engine.sidecar.graph_sha256 == sha256(data)
+    assert 170e6 < engine.plan.stat().st_size < 220e6
+    assert engine.sidecar.profiles[0].maximum == (32, 4, 1, 224, 224)
+
+
+def vit_b_16() -> dict[str, Any]:
+    """open_clip's image encoder, with a text encoder of no size."""
+    return {
+        "embed_dim": 512,
+        "vision_cfg": {"layers": 12, "width": 768, "patch_size": 16},
+        "text_cfg": {
+            "context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1,
+        },
+    }  # fmt: skip
+
+
+# -- failures of both flavours --------------------------------------------------------------------
+
+
+@pytest.fixture(params=[("tensorrt", "11.4.0.106"), ("tensorrt_rtx", "1.7.1.116")])
+def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    module = FakeTensorRT(*request.param)
+    fake_tensorrt.install(monkeypatch, module, cuda=FakeCuda())
+    return module
+
+
+FAILURES = [
+    ("create_network", None),
+    ("create_builder_config", None),
+    ("parse", False),
+    ("set_shape", RuntimeError("Shape provided for max is inconsistent")),
+    ("set_shape", TypeError("set_shape(): incompatible function arguments. \n 1. (self")),
+    ("add_optimization_profile", -1),
+    ("build_serialized_network", None),
+    ("build_serialized_network", MemoryError("std::bad_alloc")),
+]
+
+
+@pytest.mark.parametrize(("function", "answer"), FAILURES)
+def test_none_false_and_minus_one_are_errors_with_the_log(
+    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path, function: str, answer: object
+) -> None:
+    fake.fails[function] = answer
+    with pytest.raises(EngineError, match=f"{function} went wrong: error code 4") as caught:
+        engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
+    assert caught.value.subject == f"{fake.__name__} {fake.__version__}"
+    assert [*tmp_path.glob("*.*")] == []
+
+
+def test_timings_that_tensorrt_does_not_give_are_an_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    full = FakeTensorRT("tensorrt", "11.4.0.106")
+    fake_tensorrt.install(monkeypatch, full, cuda=FakeCuda())
+    full.fails["get_timing_cache"] = None
+    with pytest.raises(EngineError, match=r"not give its timing cache \(it answered None\)"):
+        engines.build(bundle, flavour="tensorrt", precision="fp32", engines=tmp_path)
+
+
+@pytest.mark.parametrize("batch", [3_000_000_000, 10**20])
+@needs_rtx
+def test_more_exams_than_rtx_can_count_are_an_error_of_one_line(
+    bundle: Bundle, tmp_path: Path, batch: int
+) -> None:
+    with pytest.raises(EngineError, match=f"did not take batches of up to {batch} ") as caught:
+        engines.build(
+            bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path, max_batch=batch
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_said_before_is_not_in_the_error(
+    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path
+) -> None:
+    fake.fails["parse"] = False
+    with pytest.raises(EngineError):
+        engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
+    fake.fails = {"create_builder_config": None}
+    with pytest.raises(EngineError) as caught:
+        engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
+    assert "parse went wrong" not in caught.value.found
+
+
+def test_tf32_is_off_and_full_tensorrt_takes_its_timings_again(
+    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path
+) -> None:
+    engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
+    assert fake.config.cleared == ["TF32"]
+    assert fake.timing_given == (None if fake.rtx else b"")
+    engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path, level=5)
+    assert fake.config.builder_optimization_level == 5
+    assert fake.timing_given == (None if fake.rtx else b"timings")
+
+
+def test_full_tensorrt_needs_a_gpu_to_build(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FakeTensorRT("tensorrt", "11.4.0.106")
+    fake_tensorrt.install(monkeypatch, full, cuda=None)
+    with pytest.raises(DeviceError) as caught:
+        engines.build(bundle, flavour="tensorrt", precision="fp32", engines=tmp_path)
+    assert (caught.value.code, full.builds) == ("no_gpu", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_batch": 0}, "batches of 1, 1 and 0"),
+        ({"max_batch": 4, "optimum_batch": 5}, "batches of 1, 5 and 4"),
+        ({"level": 6}, "level 6"),
+        ({"level": -1}, "level -1"),
+        ({"precision": "fp16"}, "graphs in fp32"),
+        ({"precision": "bf16"}, "no precision that engines are built in; expected one of fp16"),
+        ({"precision": "int8"}, "no precision that engines are built in; expected one of fp16"),
+        ({"flavour": "trt"}, "no such flavour"),
+        ({"target": "sm99"}, "no target of"),
+        ({"target": "none"}, "no target of"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_before_anything_is_built(
+    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    asked = {"flavour": fake.__name__, "precision": "fp32", **settings}
+    with pytest.raises(DeviceError, match=words):
+        engines.build(bundle, engines=tmp_path, **asked)
+    assert fake.builds == 0
+
+
+# -- what is installed ----------------------------------------------------------------------------
+
+
+def test_full_tensorrt_that_is_absent_names_nvidias_index_and_the_other_flavour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_tensorrt.install(monkeypatch, cuda=None)
+    with pytest.raises(RuntimeNotInstalledError) as caught:
+        flavours.load("tensorrt")
+    assert "NVIDIA's own package index" in caught.value.remedy
+    assert "--flavour tensorrt_rtx" in caught.value.remedy
+    assert "://" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [("tensorrt", ["tensorrt"]), ("tensorrt_rtx", ["tensorrt_rtx", "tensorrt_rtx_bindings"])],
+)
+def test_a_package_without_its_libraries_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, modules: list[str]
+) -> None:
+    for module in modules:
+        reason = "libnvinfer.so.11: cannot open shared object file"
+        (tmp_path / f"{module}.py").write_text(f"raise ImportError({reason!r})")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec(name) is not None
+    with pytest.raises(RuntimeNotInstalledError, match="cannot open shared object file"):
+        flavours.load(name)
+
+
+@pytest.mark.parametrize(("version", "fits"), [("10.13.3.9", False), ("10.14.1.48", True)])
+def test_a_flavour_that_is_too_old_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, version: str, fits: bool
+) -> None:
+    fake_tensorrt.install(monkeypatch, FakeTensorRT("tensorrt", version), cuda=None)
+    if fits:
+        assert flavours.load("tensorrt").version == version
+        return
+    with pytest.raises(RuntimeNotInstalledError, match=f"found version {version}"):
+        flavours.load("tensorrt")
+
+
+def test_the_bindings_alone_are_rtx_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings = FakeTensorRT("tensorrt_rtx_bindings", "1.7.1.116")
+    fake_tensorrt.install(monkeypatch, bindings, cuda=None)
+    assert flavours.load("tensorrt_rtx").module is bindings
+
+
+# -- the GPU --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "status"),
+    [
+        ("cudaGetDeviceCount", Status.cudaErrorNoDevice),
+        ("cudaGetDeviceCount", Status.cudaErrorInsufficientDriver),
+        ("cudaGetDeviceProperties", Status.cudaErrorIllegalAddress),
+    ],
+)
+def test_without_a_usable_gpu_the_reason_is_cudas(
+    monkeypatch: pytest.MonkeyPatch, function: str, status: Status
+) -> None:
+    fake_tensorrt.install(monkeypatch, cuda=FakeCuda(fails={function: status}))
+    with pytest.raises(DeviceError, match=status.name) as caught:
+        gpus.current_gpu()
+    assert caught.value.code == "no_gpu"
+    assert gpus.find_gpu() is None
+
+
+def test_the_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_tensorrt.install(monkeypatch, cuda=FakeCuda(capability=(12, 0), driver="590.10"))
+    assert gpus.current_gpu() == gpus.Gpu(
+        name="NVIDIA RTX A2000", compute_capability="12.0", driver="590.10"
+    )
+
+
+def test_without_cuda_bindings_the_remedy_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(RuntimeNotInstalledError, match="cuda-bindings"):
+        gpus.current_gpu()
+
+
+# -- the fakes ------------------------------------------------------------------------------------
+
+
+@needs_rtx
+def test_the_fake_tensorrt_has_no_name_that_the_real_one_lacks() -> None:
+    real: ModuleType = RTX.module
+    fake = FakeTensorRT("tensorrt_rtx", RTX.version)
+    builder = fake.Builder(fake.ILogger())
+    config = builder.create_builder_config()
+    engine = fake._engine(b"")
+    runtime_config = fake._runtime_config()
+    pairs = [
+        (fake, real),
+        (builder, real.Builder),
+        (config, real.IBuilderConfig),
+        (builder.create_network(1), real.INetworkDefinition),
+        (fake.OnnxParser(None, None), real.OnnxParser),
+        (fake.Runtime(fake.logger), real.Runtime),
+        (engine, real.ICudaEngine),
+        (engine.create_execution_context(), real.IExecutionContext),
+        (runtime_config, real.IRuntimeConfig),
+        (runtime_config.create_runtime_cache(), real.IRuntimeCache),
+    ]
+    for imitation, model in pairs:
+        names = {name for name in vars(imitation) if not name.startswith("_")} - FakeTensorRT.OWN
+        assert {name for name in names if not hasattr(model, name)} == set()
+
+
+def test_the_fake_cuda_has_no_function_that_the_real_one_lacks() -> None:
+    real = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    functions = {name for name in dir(FakeCuda) if name.startswith("cuda")}
+    assert {name for name in functions if not hasattr(real, name)} == set()
+    assert {status.name: int(status) for status in Status} == {
+        status.name: int(getattr(real.cudaError_t, status.name)) for status in Status
+    }
+    assert int(real.cudaMemcpyKind.cudaMemcpyDefault) == FakeCuda.cudaMemcpyKind.cudaMemcpyDefault
+
+
+# -- on a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(GPU is None, reason="no NVIDIA GPU that works here")
+@pytest.mark.parametrize("name", flavours.FLAVOURS)
+@pytest.mark.parametrize("target", [None, "current"])
+def test_an_engine_on_a_gpu_agrees_with_the_golden_exams_and_becomes_active(
+    bundle: Bundle, tmp_path: Path, name: str, target: str | None
+) -> None:
+    try:
+        flavours.load(name)
+    except RuntimeNotInstalledError as error:
+        pytest.skip(error.found)
+    engines.build(bundle, flavour=name, precision="fp32", engines=tmp_path, target=target)
+    assert not trt.available(bundle, "fp32", tmp_path)
+    for _ in range(2):  # the second time from kept kernels
+        session = CheckedSession(
+            trt.open_session(bundle, precision="fp32", engines=tmp_path), bundle
+        )
+        assert require_golden(bundle, session).passed
+        session.close()
+    assert trt.available(bundle, "fp32", tmp_path)
