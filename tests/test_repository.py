@@ -114,7 +114,16 @@ def test_demo_and_test_environments_run_the_same_versions():
 
 def test_environment_under_test_is_the_locked_one():
     pins = _pins("test")
-    for package in ("numpy", "onnxruntime", "openvino", "torch", "torchvision", "open-clip-torch", "pydicom"):
+    named = (
+        "numpy",
+        "onnxruntime",
+        "openvino",
+        "torch",
+        "torchvision",
+        "open-clip-torch",
+        "pydicom",
+    )
+    for package in (*named, "pydicom"):
         assert importlib.metadata.version(package).partition("+")[0] == pins[package]
 
 
