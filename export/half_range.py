@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,9 +47,9 @@ def activation_range(
 ) -> tuple[float, ...]:
     """Measure the largest absolute activation of each block.
 
-    Every result of every operation counts, from the residual stream into the block to the one out
-    of it. So do the logits of attention, though a fused operator does not store them: not every
-    runtime fuses. The patches count for the first block.
+    Every result of every operation in attention and MLP counts, and what they are given. So do the
+    logits of attention, though a fused operator does not store them: not every runtime fuses. The
+    patches count for the first block. The residual stream does not: it stays in float32.
 
     Parameters
     ----------
@@ -70,10 +71,17 @@ def activation_range(
             remedy="Measure the range over exams like those that will be scored.",
         )
     watch = _Largest(len(encoder.blocks))
-    hooks = [block.register_forward_hook(watch.leave) for block in encoder.blocks]
+    hooks = [
+        hook
+        for index, block in enumerate(encoder.blocks)
+        for part in (block.attention, block.mlp, *((encoder.patches,) if index == 0 else ()))
+        for hook in (
+            part.register_forward_pre_hook(partial(watch.enter, index)),
+            part.register_forward_hook(watch.leave),
+        )
+    ]
     try:
         for exam in torch.as_tensor(exams):
-            watch.index = 0
             with watch:
                 encoder(exam.unsqueeze(0))
     finally:
@@ -92,12 +100,12 @@ def activation_range(
 
 
 class _Largest(TorchFunctionMode):
-    """Watches, while it is entered, what torch's functions return, block by block."""
+    """Watches, between `enter` and `leave`, what torch's functions return."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
         self.largest = [torch.zeros(()) for _ in range(depth)]
-        self.index = 0
+        self.index: int | None = None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -106,13 +114,17 @@ class _Largest(TorchFunctionMode):
         return result
 
     def see(self, x: Tensor) -> None:
-        if self.index < len(self.largest) and x.is_floating_point():
+        if self.index is not None and x.is_floating_point():
             ends = torch.stack(torch.aminmax(x)).abs()  # without a copy of x; a NaN stays one
             self.largest[self.index] = torch.maximum(self.largest[self.index], ends.amax())
 
-    def leave(self, block: nn.Module, given: tuple[Tensor], stream: Tensor) -> None:
-        self.index += 1
-        self.see(stream)  # the next block stores it too
+    def enter(self, index: int, part: nn.Module, given: tuple[Tensor]) -> None:
+        self.index = index
+        self.see(given[0])
+
+    def leave(self, part: nn.Module, given: tuple[Tensor], result: Tensor) -> None:
+        self.see(result)
+        self.index = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -429,7 +429,7 @@ def test_no_bundle_is_written_when_half_precision_alone_is_wrong(checkpoint, tmp
 
     def wrong_half(encoder, *, float32_blocks):
         made = half(encoder, float32_blocks=float32_blocks)
-        made.blocks[0].module.mlp.output.layer.weight.mul_(1.2)
+        made.blocks[0].mlp.output.layer.weight.mul_(1.2)
         return made
 
     monkeypatch.setattr(graphs, "half", wrong_half)

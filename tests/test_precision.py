@@ -124,19 +124,17 @@ def test_the_trunk_is_in_half_and_statistics_pooling_projection_and_length_are_n
     for name in ("norm_tokens", "norm_pooled", "project"):
         assert seen[name] == (wide, wide)
     for index, own in enumerate((narrow, wide, narrow)):
-        block = f"blocks.{index}.module"
+        block = f"blocks.{index}"
         for layer in ("attention.project", "attention.output", "mlp.widen", "mlp.output"):
             assert seen[f"{block}.{layer}"] == (own, own)
         for norm in ("norm_1", "norm_2"):
-            assert seen[f"{block}.{norm}"] == (own, own)
+            assert seen[f"{block}.{norm}"] == (wide, own)
             assert seen[f"{block}.{norm}.module"] == (wide, wide)
         attention = encoder.get_submodule(f"{block}.attention")
         assert isinstance(attention, Attention)
         assert attention.operator == (own == narrow)
-    # the residual stream: into and out of the first, the second, the third
-    stream = [seen[f"blocks.{index}.module"] for index in range(DEPTH)]
-    assert stream == [(narrow, narrow), (wide, wide), (narrow, narrow)]
-    assert seen["blocks.2"][1] == wide
+    # the residual stream: into and out of every block
+    assert all(seen[f"blocks.{index}"] == (wide, wide) for index in range(DEPTH))
     assert encoder.added.dtype == wide
     assert encoder.float32_blocks == (1,)
 
@@ -221,7 +219,7 @@ def test_whatever_a_block_stores_counts(part):
     assert max(quiet) < 50
     assert found[0] == quiet[0]
     assert found[1] > 500
-    assert (found[2] > 500) == (part == "stream")  # it goes on into the next block
+    assert found[2] < 50  # what it is added to stays in float32
 
 
 @torch.no_grad()
@@ -287,19 +285,17 @@ def beyond_half(reference, *, stream):
     return reference
 
 
-@pytest.mark.parametrize(("stream", "blocks"), [(False, (1,)), (True, (1, 2))])
+@pytest.mark.parametrize("stream", [False, True])
 @torch.no_grad()
-def test_a_block_beyond_the_range_stays_in_float32_and_agrees_where_half_would_not(stream, blocks):
+def test_a_block_beyond_the_range_stays_in_float32_and_agrees_where_half_would_not(stream):
     reference = beyond_half(model(dtype=torch.float32), stream=stream)
     encoder, views = fold(reference), structured_exams()
     largest = largest_of(encoder, views)
     kept = out_of_range(encoder, largest)
-    assert tuple(entry.block for entry in kept) == blocks
-    assert all(largest[block] > HALF_ENDS for block in blocks)
-    assert_half_agrees(reference, views, float32_blocks=blocks)
+    assert [entry.block for entry in kept] == [1]
+    assert largest[1] > HALF_ENDS
+    assert_half_agrees(reference, views, float32_blocks=[1])
     assert not half(encoder)(views).isfinite().all()
-    if stream:  # the last block alone would still be handed infinities
-        assert not half(encoder, float32_blocks=[1])(views).isfinite().all()
 
 
 @torch.no_grad()
