@@ -92,7 +92,7 @@ wheel: $(DEMO)/installed
 # Held versions move in requirements/held.in, all others by: make lock ARGS=--upgrade
 lock: $(LOCK)/installed
 	@$(COMPILE) $(ARGS) --extra cpu --group build --output-file requirements/demo.lock
-	@$(COMPILE) $(ARGS) --extra cpu --extra train --group build --group test --group check \
+	@$(COMPILE) $(ARGS) --extra cpu --extra openvino --extra signing --extra train --group build --group test --group check \
 		--constraint requirements/demo.lock --output-file requirements/test.lock
 	@echo "renewed requirements/demo.lock and requirements/test.lock"
 

@@ -11,14 +11,15 @@ runs on the processor.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,88 +30,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.machine import Machine, describe_machine
+from benchmarks.latency_report import REST_S, Case, LatencySettings, Report, Timing, to_markdown
+from benchmarks.machine import describe_machine
 from benchmarks.readme import write_region
 from mammoclip_sdk.bundle import Bundle, read_bundle
 from mammoclip_sdk.errors import DeviceError
-from mammoclip_sdk.exam import PLAIN
 from mammoclip_sdk.golden import read_golden, run_golden
 from mammoclip_sdk.predictor import DEMO_BUNDLE, DEMO_EXAM, Predictor
-from mammoclip_sdk.sessions import DEVICES, Session, open_session
-from training.adapters import AdapterConfig
-from training.checkpoint import Provenance, TrainedFinding
+from mammoclip_sdk.sessions import DEVICES, PRECISIONS, Session, open_session
 from training.demo_model import DEMO
-from training.model import MammoClip, ModelConfig, save_checkpoint
+from training.model import MammoClip
+from training.saved_model import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-_ADAPTER = AdapterConfig(
-    rank=None, activation="gelu", placement="mlp", connection="serial", scale=1.0
-)
-VIT_B_16 = ModelConfig(
-    open_clip_model="ViT-B-16",
-    pretrained=None,
-    image_size=(224, 224),
-    n_local=2,
-    image_adapter=_ADAPTER,
-    text_adapter=_ADAPTER,
-)
-
-
-_REST_S = 0.05
-"""Pause before each timed call, seconds: longer than a runtime's idle threads spin."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencySettings:
-    """Settings of one run."""
-
-    rounds: int = 100
-    """Exams for each contender, demo model."""
-    vit_rounds: int = 20
-    """Exams for each contender, ViT-B/16."""
-    threads: int | None = None
-    """Processor threads of each contender; None is what each runtime takes by itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """One contender's times for one exam of four views."""
-
-    contender: str
-    median_ms: float
-    p95_ms: float
-    speedup: float
-    """The reference's median divided by this one's."""
-    worst_logit_difference: float | None
-    """Over the bundle's golden exams, against the answers of PyTorch in float32 that the bundle
-    holds, whatever weights the reference is timed with; None for PyTorch itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One model on every contender."""
-
-    model: str
-    bundle_sha256: str
-    weights: str
-    rounds: int
-    threads: int | None
-    timings: tuple[Timing, ...]
-    skipped: Mapping[str, str]
-    """Devices without a session here, and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything one run measured."""
-
-    command: str
-    settings: LatencySettings
-    machine: Machine
-    cases: tuple[Case, ...]
-    stages_ms: Mapping[str, float]
-    """Median of each stage of `Predictor.predict` on the example exam, files on disk, warm."""
 
 
 def compare(
@@ -168,7 +101,7 @@ def time_in_turn(
     times = np.zeros((len(contenders), rounds))
     for number in track(range(-3, rounds), description=what):
         for row, contender in enumerate(contenders):
-            time.sleep(_REST_S)
+            time.sleep(REST_S)
             start = time.perf_counter()
             contender()
             if number >= 0:
@@ -178,13 +111,15 @@ def time_in_turn(
 
 def _open_sessions(bundle: Bundle, threads: int | None) -> tuple[list[Session], dict[str, str]]:
     sessions, skipped = [], {}
-    for device in DEVICES:
+    for device, precision in itertools.product(DEVICES, PRECISIONS):
         if device == "auto":
             continue
         try:
-            sessions.append(open_session(bundle, device, threads=threads))
+            session = open_session(bundle, device, precision=precision, threads=threads)
         except DeviceError as error:
-            skipped[device] = error.found
+            skipped[f"{device} in {precision}"] = error.found
+        else:
+            sessions.append(session)
     return sessions, skipped
 
 
@@ -215,39 +150,18 @@ def _demo_case(rounds: int, threads: int | None) -> Case:
     )
 
 
-def _vit_case(rounds: int, threads: int | None) -> Case:
-    torch.manual_seed(DEMO.seed)
-    model = MammoClip(VIT_B_16).eval()
+def _vit_case(rounds: int, threads: int | None, bundle: Path | None) -> Case:
+    """Compare on ViT-B/16 with random weights: on a bundle that is made now, or was before."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint, bundle = Path(folder) / "checkpoint", Path(folder) / "bundle"
-        save_checkpoint(
-            checkpoint,
-            model,
-            settings={},
-            report={},
-            provenance=Provenance(git_commit="", seed=DEMO.seed, command="random weights"),
-            preprocessing=replace(DEMO.preprocessing, height=224, width=224),
-            acceptance=PLAIN,
-            findings=[
-                TrainedFinding(
-                    name="malignancy", negative_prompt="no cancer", positive_prompt="cancer"
-                )
-            ],
-            intended_use="Measuring latency. Not for clinical use.",
-        )
-        subprocess.run(
-            [
-                sys.executable,
-                str(ROOT / "export" / "build_engine.py"),
-                "--checkpoint",
-                str(checkpoint),
-                "--out",
-                str(bundle),
-            ],
-            check=True,
-        )
+        checkpoint = Path(folder) / "checkpoint"
+        settings = ("--model", "ViT-B-16", "--seed", str(DEMO.seed))
+        _run("-m", "export.random_checkpoint", *settings, "--out", str(checkpoint))
+        if bundle is None:
+            bundle = Path(folder) / "bundle"
+            script = str(ROOT / "export" / "build_engine.py")
+            _run(script, "--checkpoint", str(checkpoint), "--out", str(bundle))
         return compare(
-            model,
+            load_checkpoint(checkpoint).model,
             read_bundle(bundle),
             name="ViT-B/16, 224 x 224, 2 local and 10 global blocks",
             weights=f"random, seed {DEMO.seed}",
@@ -256,52 +170,14 @@ def _vit_case(rounds: int, threads: int | None) -> Case:
         )
 
 
+def _run(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+
+
 def _stages(rounds: int) -> dict[str, float]:
     with Predictor() as predictor:
         timings = [asdict(predictor.predict(DEMO_EXAM).timing) for _ in range(rounds + 1)][1:]
     return {stage: float(np.median([t[stage] for t in timings])) for stage in timings[0]}
-
-
-def _threads_text(threads: int | None) -> str:
-    if threads is None:
-        return "each contender takes as many threads as it does by itself"
-    return f"{threads} threads for each contender"
-
-
-def to_markdown(report: Report) -> str:
-    """Lay the report out as tables, with everything one needs to judge the numbers."""
-    lines = [f"`{report.command}`, {report.machine.line()}", ""]
-    for case in report.cases:
-        lines += [
-            f"**{case.model}** (weights: {case.weights}; bundle `{case.bundle_sha256[:12]}`; "
-            f"{case.rounds} rounds; {_threads_text(case.threads)})",
-            "",
-            "| contender | median ms | p95 ms | times as fast | worst logit difference |",
-            "|---|---|---|---|---|",
-        ]
-        for timing in case.timings:
-            difference = timing.worst_logit_difference
-            lines.append(
-                f"| {timing.contender} | {timing.median_ms:.1f} | {timing.p95_ms:.1f} | "
-                f"{timing.speedup:.2f} | {'' if difference is None else f'{difference:.1e}'} |"
-            )
-        if case.skipped:
-            skipped = "; ".join(f"{device}: {why}" for device, why in case.skipped.items())
-            lines += ["", f"Not measured: {skipped}."]
-        lines.append("")
-    lines += [
-        "The difference of a logit is the worst over the bundle's golden exams, against the "
-        "answers of PyTorch in float32 that the exporter stored in the bundle. Before each timed "
-        f"call the machine rests {_REST_S * 1e3:.0f} ms, as a workstation does between exams: a "
-        "small model then pays for waking up.",
-        "",
-    ]
-    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in report.stages_ms.items())
-    lines += [
-        "One exam from files to probability with the demo model, one after the other without a "
-        f"rest, median ms: {stages}."
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def main(
@@ -314,6 +190,10 @@ def main(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Processor threads of each; else its own default.")
     ] = LatencySettings.threads,
+    vit_bundle: Annotated[
+        Path | None,
+        typer.Option(help="Bundle of the ViT-B/16 that is measured, if it was made before."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     readme: Annotated[bool, typer.Option(help="Write the table into the README.")] = True,
 ) -> None:
@@ -322,7 +202,7 @@ def main(
         command=shlex.join(["python", "benchmarks/latency.py", *sys.argv[1:]]),
         settings=LatencySettings(rounds=rounds, vit_rounds=vit_rounds, threads=threads),
         machine=describe_machine(),
-        cases=(_demo_case(rounds, threads), _vit_case(vit_rounds, threads)),
+        cases=(_demo_case(rounds, threads), _vit_case(vit_rounds, threads, vit_bundle)),
         stages_ms=_stages(rounds),
     )
     text = to_markdown(report)

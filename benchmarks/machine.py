@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("mammoclip-sdk", "torch", "onnxruntime", "onnxruntime-gpu", "numpy", "pydicom",
-            "imagecodecs", "pillow")  # fmt: skip
+PACKAGES = ("mammoclip-sdk", "torch", "onnxruntime", "onnxruntime-gpu", "openvino",
+            "tensorrt-rtx-cu13-bindings", "numpy", "pydicom", "imagecodecs", "pillow")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import HEIGHT, WIDTH, tiny_files, tiny_graph, tiny_manifest, tiny_weights
 
-from benchmarks import latency, machine
+from benchmarks import export, latency, machine
 from benchmarks.latency import compare, time_in_turn
 from benchmarks.latency_report import Case, LatencySettings, Report, Timing, to_markdown
 from benchmarks.machine import describe_machine
@@ -33,6 +33,10 @@ def test_the_readme_repeats_the_shipped_bundles_own_figures():
 def test_the_readme_repeats_the_last_report(name):
     report = README.parent / "benchmarks" / "results" / f"{name}.md"
     assert region(name) == report.read_text().partition("\n\n")[2].strip()
+
+
+def test_the_readme_repeats_what_was_measured_of_exports():
+    assert region("export") == export.tables(export.RESULTS).strip() != ""
 
 
 def test_contenders_are_timed_in_turn_after_a_warm_up():
