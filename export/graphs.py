@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ def reference_graph(encoder: InferenceEncoder, stages: Stages) -> Graphs:
     """Write the encoder in float32: what every other graph is judged by."""
     with stages("fp32 graph"):
         data = to_onnx(encoder, "fp32")
+        gc.collect()  # exporting leaves cycles that hold the weights
         return Graphs(files={}, entries=()).with_graph(
             data, describe(data, file=file_of("fp32"), precision="fp32")
         )
@@ -64,6 +66,7 @@ def with_half(
     blocks = tuple(block.block for block in kept)
     with stages("fp16 graph"):
         data = to_onnx(half(encoder, float32_blocks=blocks), "fp16")
+        gc.collect()
         entry = describe(
             data,
             file=file_of("fp16"),

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from export.products import (
     Product,
     Rounded,
     equalise,
-    find_products,
     observe,
     open_session,
     rewritten,
+    take_products,
 )
 from export.rounding import Floats, Observed, activation_range, round_weights, weight_scales
 
@@ -51,6 +52,7 @@ class QuantizationError(RuntimeError):
     """The graph cannot be rounded to eight bits without moving probabilities too far."""
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # sums by more threads round in another order
 def quantize(
     fp32_graph: bytes, exams: NDArray[np.float32], contrasts: NDArray[np.float32]
 ) -> bytes:
@@ -75,14 +77,13 @@ def quantize(
         The graph has no products, or more than three quarters of their work would have to
         stay float32.
     """
-    model = onnx.load_from_string(fp32_graph)
+    model, products = take_products(fp32_graph)
     _check_exams(exams, model.graph.input[0])
-    products = find_products(model.graph)
     if not products:
         raise QuantizationError(
             "found no product of tokens and weights; expected a float32 graph of export.to_onnx"
         )
-    embeddings, observed = observe(model, products, exams)
+    embeddings, observed = observe(fp32_graph, products, exams)
     _check_contrasts(contrasts, embeddings)
     equalise(model.graph, products, observed)
     largest = max(product.weight.size for product in products.values())

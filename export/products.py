@@ -17,7 +17,9 @@ from onnx import helper, numpy_helper
 from export.rounding import Floats, Observed, Range, equalising_factor
 
 _ROWS_OF_AN_EXAM = 128
-"""Tokens of each exam that are kept as a sample of every product's activations."""
+"""Most tokens of each exam that are kept as a sample of every product's activations."""
+_SAMPLE_BYTES = 512 * 2**20
+"""Of all samples together: a large model is sampled by fewer tokens of an exam."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +44,40 @@ class Rounded:
     scales: Floats
 
 
-def find_products(graph: onnx.GraphProto) -> dict[str, Product]:
-    """Return every product of tokens and constant weights, by the name of what it makes."""
-    return {product.output: product for product in _products(graph)}
+def take_products(data: bytes) -> tuple[onnx.ModelProto, dict[str, Product]]:
+    """Return a graph without the weights of its products, and these by the name of what they make.
+
+    A product is one of tokens and constant weights. So every weight is in memory once; `rewritten`
+    puts them back.
+    """
+    model = onnx.load_from_string(data)
+    products = {product.output: product for product in _products(model.graph)}
+    taken = {product.weight_name for product in products.values()}
+    for tensor in model.graph.initializer:
+        if tensor.name in taken:
+            tensor.ClearField("raw_data")
+    # a message keeps the memory of what it held: only another one is small
+    return onnx.load_from_string(model.SerializeToString()), products
 
 
 def observe(
-    model: onnx.ModelProto, products: Mapping[str, Product], exams: NDArray[np.float32]
+    graph: bytes, products: Mapping[str, Product], exams: NDArray[np.float32]
 ) -> tuple[Floats, dict[str, Observed]]:
     """Run the float32 graph on exams; return embeddings (N, D) and what each product reads."""
-    names = sorted({product.input for product in products.values()})
-    seen = {name: _Seen() for name in names}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = open_session(model.SerializeToString())
-    del model.graph.output[1:]
+    widths = {product.input: len(product.weight) for product in products.values()}
+    names = sorted(widths)
+    rows = _SAMPLE_BYTES // (4 * len(exams) * sum(widths.values()))
+    seen = {name: _Seen(max(1, min(rows, _ROWS_OF_AN_EXAM))) for name in names}
+    more = onnx.ModelProto()
+    more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = open_session(graph + more.SerializeToString())  # one message after another merges
     embeddings = []
     for number, exam in enumerate(exams):
         embedding, *values = session.run(None, {"views": exam[np.newaxis]})
         embeddings.append(embedding)
         for name, value in zip(names, values, strict=True):
             seen[name].add(value.reshape(-1, value.shape[-1]), number)
+        del values, value  # before the next exam's are there
     observed = {name: seen.pop(name).observed() for name in names}
     return np.concatenate(embeddings), {
         name: observed[product.input] for name, product in products.items()
@@ -186,7 +202,8 @@ def _products(graph: onnx.GraphProto) -> Iterator[Product]:
 class _Seen:
     """What a product reads, exam by exam."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows_of_an_exam: int) -> None:
+        self.rows_of_an_exam = rows_of_an_exam
         self.samples: list[Floats] = []
         self.lowest: Floats | None = None
         self.highest: Floats | None = None
@@ -198,8 +215,8 @@ class _Seen:
         self.lowest = lowest if self.lowest is None else np.minimum(self.lowest, lowest)
         self.highest = highest if self.highest is None else np.maximum(self.highest, highest)
         self.rows = len(tokens)
-        step = max(1, len(tokens) // _ROWS_OF_AN_EXAM)
-        self.samples.append(tokens[number % step :: step][:_ROWS_OF_AN_EXAM].copy())
+        step = max(1, len(tokens) // self.rows_of_an_exam)
+        self.samples.append(tokens[number % step :: step][: self.rows_of_an_exam].copy())
 
     def observed(self) -> Observed:
         """Return all of it."""

@@ -18,7 +18,7 @@ from export import int8
 from export.exams import parity_exams
 from export.fold import fold
 from export.int8 import CalibrationError, QuantizationError, quantize
-from export.products import equalise, find_products, observe, rewritten
+from export.products import equalise, observe, rewritten, take_products
 from export.to_onnx import to_onnx
 from training.data import PREPROCESSING
 
@@ -163,8 +163,7 @@ def test_weights_are_signed_bytes_without_a_float_copy(fp32, calibration, contra
         for kind in (TensorProto.INT8, TensorProto.FLOAT)
     }
     sizes = [
-        (product.weight.size, product.weight.shape)
-        for product in find_products(onnx.load_from_string(fp32).graph).values()
+        (product.weight.size, product.weight.shape) for product in take_products(fp32)[1].values()
     ]
     thin = sum(size for size, shape in sizes if shape == (4, 64))
     assert matrices[TensorProto.INT8] == sum(size for size, _ in sizes) - thin
@@ -213,9 +212,8 @@ def test_the_same_arguments_give_the_same_bytes_in_another_process(
 
 def test_equalising_is_exact_and_brings_channels_to_one_range(calibration):
     reference = small_model_with_outlier()
-    graph = onnx.load_from_string(graph_of(reference))
-    products = find_products(graph.graph)
-    expected, observed = observe(graph, products, calibration)
+    graph, products = take_products(graph_of(reference))
+    expected, observed = observe(graph_of(reference), products, calibration)
     normed = [name for name, product in products.items() if product.norm]
     before = {name: spread(observed[name]) for name in normed}
     equalise(graph.graph, products, observed)
