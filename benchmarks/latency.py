@@ -170,6 +170,11 @@ def _vit_case(rounds: int, threads: int | None, bundle: Path | None) -> Case:
         )
 
 
+def _without_folder(argument: str) -> str:
+    """Return of a path its last part: where it lies is nobody else's business."""
+    return Path(argument).name if "/" in argument else argument
+
+
 def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
 
@@ -199,7 +204,9 @@ def main(
 ) -> None:
     """Measure, print and write the latency report."""
     report = Report(
-        command=shlex.join(["python", "benchmarks/latency.py", *sys.argv[1:]]),
+        command=shlex.join(
+            ["python", "benchmarks/latency.py", *(_without_folder(part) for part in sys.argv[1:])]
+        ),
         settings=LatencySettings(rounds=rounds, vit_rounds=vit_rounds, threads=threads),
         machine=describe_machine(),
         cases=(_demo_case(rounds, threads), _vit_case(vit_rounds, threads, vit_bundle)),
