@@ -82,7 +82,7 @@ demo-model: $(TEST)/built
 	@rm -rf $(MODEL)
 	@$(TEST)/$(BIN)/python -m training.demo_model --out $(MODEL)
 	@$(TEST)/$(BIN)/python export/build_engine.py --checkpoint $(MODEL)/checkpoint \
-		--out mammoclip_sdk/demo/bundle --name phantom-demo --overwrite
+		--out mammoclip_sdk/demo/bundle --name phantom-demo --precisions fp32,bf16 --overwrite
 	@$(TEST)/$(BIN)/python -m training.example_exam --out mammoclip_sdk/demo/exam
 	@$(TEST)/$(BIN)/python -m benchmarks.readme
 

@@ -30,7 +30,7 @@ def measured(bundle):
 
 def test_the_demo_fits_into_the_wheel():
     size = sum(path.stat().st_size for path in DEMO_BUNDLE.parent.rglob("*") if path.is_file())
-    assert size <= 15e6
+    assert size <= 10e6
 
 
 def test_the_task_is_neither_too_easy_nor_too_hard(measured):
