@@ -24,10 +24,10 @@ from assurance.good_exams import Four, GoodExam, good_exam
 from assurance.trial import RESULTS, Rate, Table, Trial, measured_on, write_trial
 from assurance.wrong_exams import GOOD, WRONG, Corruption
 from mammoclip_sdk.bundle import read_bundle
+from mammoclip_sdk.bundle.manifest import Manifest
 from mammoclip_sdk.errors import InputError
-from mammoclip_sdk.manifest import Manifest
 from mammoclip_sdk.predictor import DEMO_BUNDLE
-from mammoclip_sdk.preparation import prepare
+from mammoclip_sdk.predictor.preparation import prepare
 from training.evaluation import wilson_interval
 
 NO_MISS = ("G01", "G02", "G03", "G04", "G05")

@@ -12,14 +12,14 @@ import atheris
 
 with atheris.instrument_imports(include=["mammoclip_sdk", "pydicom"]):
     from assurance.part10 import MAGIC, file_meta
-    from mammoclip_sdk import gate
-    from mammoclip_sdk.codestream import read_jpeg, read_jpeg2000
+    from mammoclip_sdk.dicom import gate
+    from mammoclip_sdk.dicom.header import Header
+    from mammoclip_sdk.dicom.shield import shielded
     from mammoclip_sdk.errors import MammoClipError
-    from mammoclip_sdk.header import Header
-    from mammoclip_sdk.image_pixel import read_layout
-    from mammoclip_sdk.mammogram import read_mammogram
-    from mammoclip_sdk.presentation import read_display
-    from mammoclip_sdk.shield import shielded
+    from mammoclip_sdk.pixels.codestream import read_jpeg, read_jpeg2000
+    from mammoclip_sdk.pixels.image_pixel import read_layout
+    from mammoclip_sdk.pixels.presentation import read_display
+    from mammoclip_sdk.views.mammogram import read_mammogram
     from training.encodings import TRANSFER_SYNTAXES
 
 _CODESTREAMS = ((b"\xff\xd8", read_jpeg), (b"\xff\x4f", read_jpeg2000))

@@ -1,7 +1,8 @@
 """What the limits of the gate stand between: measures of right views, and of wrong ones.
 
-``python -m assurance.limits [--real FOLDER]`` prints the table that `mammoclip_sdk.limits` quotes,
-for phantom exams, for an exam of one's own, and for what must not be scored, each at several sizes
+``python -m assurance.limits [--real FOLDER]`` prints the table that `mammoclip_sdk.quality.limits`
+quotes, for phantom exams, for an exam of one's own, and for what must not be scored, each at
+several sizes
 and kinds of model input.
 """
 
@@ -18,12 +19,12 @@ import numpy as np
 from assurance.good_exams import Four, good_exam
 from assurance.wrong_exams import WRONG
 from mammoclip_sdk import pixels, tensor
-from mammoclip_sdk.appearance import appearance, likeness, wrapped
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.errors import InputError
 from mammoclip_sdk.exam import VIEWS, Exam, StoredImage, View
 from mammoclip_sdk.predictor import DEMO_BUNDLE
 from mammoclip_sdk.preprocessing import Preprocessing
+from mammoclip_sdk.quality.appearance import appearance, likeness, wrapped
 from mammoclip_sdk.views import read_exam
 
 SHOWN = (

@@ -11,7 +11,7 @@ from pydicom.filewriter import write_data_element
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from assurance.corpus import plain_dataset
-from mammoclip_sdk.gate import FOR_PRESENTATION
+from mammoclip_sdk.dicom.gate import FOR_PRESENTATION
 
 MAGIC = b"DICM"
 PIXEL_DATA = 0x7FE00010

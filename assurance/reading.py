@@ -25,7 +25,7 @@ from assurance.canaries import leaked
 from mammoclip_sdk import pixels, tensor
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import VIEWS, SourceImage, View
-from mammoclip_sdk.preparation import prepare
+from mammoclip_sdk.predictor.preparation import prepare
 from mammoclip_sdk.preprocessing import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.views import read_exam
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.readme import write_region
 from mammoclip_sdk.bundle import read_bundle
-from mammoclip_sdk.certificate import Certificate, Comparison, certificate_from_json
+from mammoclip_sdk.parity.certificate import Certificate, Comparison, certificate_from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

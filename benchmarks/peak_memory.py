@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.reading_report import Memory, ReadingSettings
 from benchmarks.reading_sides import our_view
 from mammoclip_sdk.exam import VIEWS, View
-from mammoclip_sdk.preparation import prepare
+from mammoclip_sdk.predictor.preparation import prepare
 from mammoclip_sdk.preprocessing import Preprocessing
 
 

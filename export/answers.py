@@ -17,7 +17,7 @@ from export.settings import ExportConfig
 from export.stages import Stages
 from export.verify import answered
 from mammoclip_sdk.bundle import Finding
-from mammoclip_sdk.parity_exams import ParityExams, logits_of
+from mammoclip_sdk.parity.exams import ParityExams, logits_of
 from training import clip
 from training.checkpoint import CheckpointRecord, TrainedFinding
 from training.model import MammoClip, ModelConfig

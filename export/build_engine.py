@@ -25,13 +25,21 @@ from export.int8 import CALIBRATION_EXAMS, QuantizationError
 from export.settings import PRECISIONS, ExportConfig
 from export.stages import Stages
 from export.verify import ParityError, verify
-from mammoclip_sdk import certificate_page, model_card, sbom
-from mammoclip_sdk.bundle import Bundle, Manifest, manifest_to_json, sha256, write_bundle
-from mammoclip_sdk.bundle_files import MANIFEST
-from mammoclip_sdk.certificate import Certificate, certificate_to_json
+from mammoclip_sdk.bundle import (
+    Bundle,
+    Manifest,
+    manifest_to_json,
+    model_card,
+    sbom,
+    sha256,
+    write_bundle,
+)
+from mammoclip_sdk.bundle.files import MANIFEST
+from mammoclip_sdk.bundle.signature import load_signer
 from mammoclip_sdk.errors import MammoClipError
-from mammoclip_sdk.parity_exams import write_exams
-from mammoclip_sdk.signature import load_signer
+from mammoclip_sdk.parity import certificate_page
+from mammoclip_sdk.parity.certificate import Certificate, certificate_to_json
+from mammoclip_sdk.parity.exams import write_exams
 
 RANGE_STRIDE = 4
 """Every so manieth calibration exam is enough for the range of activations, the extremes among

@@ -11,7 +11,6 @@ from pathlib import Path
 from export.answers import Answers
 from export.graphs import Graphs
 from export.settings import ExportConfig
-from mammoclip_sdk.agreement import LIMITS, LOGIT_SCALE
 from mammoclip_sdk.bundle import (
     SCHEMA,
     Attachment,
@@ -22,6 +21,7 @@ from mammoclip_sdk.bundle import (
     sha256,
 )
 from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.parity.agreement import LIMITS, LOGIT_SCALE
 from training.checkpoint import WEIGHTS, CheckpointRecord
 from training.model import ModelConfig
 

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Bundle, Finding
-from mammoclip_sdk.certificate import Certificate
 from mammoclip_sdk.errors import DeviceError
 from mammoclip_sdk.parity import Progress, certify
-from mammoclip_sdk.parity_exams import ParityExams, logits_of
+from mammoclip_sdk.parity.certificate import Certificate
+from mammoclip_sdk.parity.exams import ParityExams, logits_of
 from training.model import MammoClip
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mammoclip_sdk import archive, errors
+    from mammoclip_sdk.bundle.signature import Trust
     from mammoclip_sdk.exam import View
     from mammoclip_sdk.prediction import Prediction
     from mammoclip_sdk.predictor import Predictor, predict
-    from mammoclip_sdk.signature import Trust
 
 __all__ = [
     "Prediction",
@@ -33,7 +33,7 @@ _MODULES = ("archive", "errors")
 _HOMES = {
     "Prediction": "prediction",
     "Predictor": "predictor",
-    "Trust": "signature",
+    "Trust": "bundle.signature",
     "View": "exam",
     "predict": "predictor",
 }

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mammoclip_sdk import __version__, console
+from mammoclip_sdk import __version__
 from mammoclip_sdk.commands import bundle as bundle_commands
+from mammoclip_sdk.commands import console, signing
 from mammoclip_sdk.commands import engine as engine_commands
-from mammoclip_sdk.commands import signing
 from mammoclip_sdk.commands.options import (
     AcceptedFile,
     AsJson,

@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 
 from mammoclip_sdk.errors import InputError
 from mammoclip_sdk.exam import PLAIN, Acceptance, Exam
-from mammoclip_sdk.folder import FoundFile, list_files, without_rejected
-from mammoclip_sdk.header_reading import Progress, read_headers
 from mammoclip_sdk.views import exam_of
+from mammoclip_sdk.views.folder import FoundFile, list_files, without_rejected
+from mammoclip_sdk.views.header_reading import Progress, read_headers
 
 
 @dataclass(frozen=True, kw_only=True)

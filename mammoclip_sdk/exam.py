@@ -79,7 +79,7 @@ class Acquisition:
     pixel_spacing: tuple[float, float] | None
     """Millimetres between rows and between columns, at the detector or calibrated."""
     modifiers: tuple[str, ...]
-    """What makes it no plain view, in the words of `view_codes`, and ``partial view``."""
+    """What makes it no plain view, in the words of `dicom.view_codes`, and ``partial view``."""
     implant: bool
     synthetic_2d: bool
     burned_in_annotation: bool | None

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders import RLELosslessEncoder
 
-from mammoclip_sdk import gate
+from mammoclip_sdk.dicom import gate
 from mammoclip_sdk.exam import VIEWS, View
 
 FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"

@@ -15,7 +15,6 @@ import pytest
 from exams import PLAIN
 from pydicom.dataset import Dataset
 
-from mammoclip_sdk import header_reading
 from mammoclip_sdk.archive import Archive, scan
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
@@ -27,7 +26,7 @@ from mammoclip_sdk.errors import (
 from mammoclip_sdk.exam import VIEWS, Acceptance, View
 from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.predictor import Predictor
-from mammoclip_sdk.views import read_exam
+from mammoclip_sdk.views import header_reading, read_exam
 
 
 def write_study(folder: Path, number: int, *, views: Any = VIEWS, **values: Any) -> list[Path]:
@@ -346,7 +345,8 @@ def test_a_script_without_a_main_guard_is_not_run_again(many: Path, tmp_path: Pa
     script = tmp_path / "script.py"
     script.write_text(
         "print('started')\n"
-        "from mammoclip_sdk import archive, header_reading\n"
+        "from mammoclip_sdk import archive\n"
+        "from mammoclip_sdk.views import header_reading\n"
         "header_reading._WORTH_A_CHILD = 8\n"
         f"print(len(archive.scan({str(many)!r}, workers=3).exams))\n"
     )

@@ -20,7 +20,6 @@ from conftest import prompt, tiny_files, tiny_manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mammoclip_sdk import bundle_files, bundle_folder
 from mammoclip_sdk.bundle import (
     PREPROCESSING_VERSION,
     SCHEMA,
@@ -31,6 +30,8 @@ from mammoclip_sdk.bundle import (
     sha256,
     write_bundle,
 )
+from mammoclip_sdk.bundle import files as bundle_files
+from mammoclip_sdk.bundle import folder as bundle_folder
 from mammoclip_sdk.errors import (
     BundleError,
     BundleFormatError,

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammoclip_sdk.agreement import (
+from mammoclip_sdk.bundle import Interval
+from mammoclip_sdk.errors import BundleFormatError, BundleVersionError
+from mammoclip_sdk.parity.agreement import (
     LIMITS,
     Agreement,
     AucAgreement,
@@ -23,8 +25,7 @@ from mammoclip_sdk.agreement import (
     gate_text,
     judge,
 )
-from mammoclip_sdk.bundle import Interval
-from mammoclip_sdk.certificate import (
+from mammoclip_sdk.parity.certificate import (
     FORMAT,
     Absence,
     Certificate,
@@ -32,8 +33,7 @@ from mammoclip_sdk.certificate import (
     certificate_from_json,
     certificate_to_json,
 )
-from mammoclip_sdk.certificate_page import to_html
-from mammoclip_sdk.errors import BundleFormatError, BundleVersionError
+from mammoclip_sdk.parity.certificate_page import to_html
 
 
 def interval(estimate: float, lower: float, upper: float) -> Interval:

@@ -24,8 +24,8 @@ import mammoclip_sdk
 from mammoclip_sdk import predictor, sessions
 from mammoclip_sdk.__main__ import app
 from mammoclip_sdk.bundle import read_bundle, write_bundle
+from mammoclip_sdk.bundle.signature import load_signer
 from mammoclip_sdk.exam import VIEWS, Acceptance
-from mammoclip_sdk.signature import load_signer
 
 COMMAND = [sys.executable, "-m", "mammoclip_sdk"]
 REAL_EXAM = Path(__file__).parents[2] / "shared" / "exams" / "real"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from tiny_graphs import exams
 
-from mammoclip_sdk.agreement import judge
 from mammoclip_sdk.bundle import Finding
-from mammoclip_sdk.comparison import Answers, compare, paired_auc
 from mammoclip_sdk.errors import InferenceError
+from mammoclip_sdk.parity.agreement import judge
+from mammoclip_sdk.parity.comparison import Answers, compare, paired_auc
 from training.evaluation import auc_interval
 
 (FINDING,) = tiny_manifest(tiny_files()).findings

@@ -18,12 +18,12 @@ from pydicom.data.data_manager import DATA_ROOT
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset as parse_elements
 
-from mammoclip_sdk import attributes
-from mammoclip_sdk.attributes import LUT_DATA, MAX_VALUE_BYTES, PIXEL_DATA, READ
-from mammoclip_sdk.element_head import LONG_VRS, MAX_ELEMENTS, MoreNeededError
-from mammoclip_sdk.elements import MAX_DEPTH, MAX_HEADER_BYTES, Element, Scan
+from mammoclip_sdk.dicom import attributes
+from mammoclip_sdk.dicom.attributes import LUT_DATA, MAX_VALUE_BYTES, PIXEL_DATA, READ
+from mammoclip_sdk.dicom.element_head import LONG_VRS, MAX_ELEMENTS, MoreNeededError
+from mammoclip_sdk.dicom.elements import MAX_DEPTH, MAX_HEADER_BYTES, Element, Scan
+from mammoclip_sdk.dicom.file_meta import SYNTAX, as_uid, read_meta
 from mammoclip_sdk.errors import DicomReadError
-from mammoclip_sdk.file_meta import SYNTAX, as_uid, read_meta
 
 NO_LENGTH = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -420,9 +420,9 @@ def test_tables_and_what_is_not_converted_may_be_longer() -> None:
 
 
 def test_nothing_is_handed_over_that_nobody_reads() -> None:
-    package = Path(attributes.__file__).parent
+    package = Path(attributes.__file__).parents[1]
     others = "".join(
-        path.read_text("utf-8") for path in package.glob("*.py") if path.name != "attributes.py"
+        path.read_text("utf-8") for path in package.rglob("*.py") if path.name != "attributes.py"
     )
     keywords = attributes._KEYWORDS.split()
     known_otherwise = {"SpecificCharacterSet", "AcquisitionTime", "ContentDate", "ContentTime"}

@@ -35,7 +35,6 @@ from export.manifest import golden_tolerance
 from export.precision import half
 from export.settings import PRECISIONS
 from export.stages import Stages
-from mammoclip_sdk.agreement import LIMITS
 from mammoclip_sdk.bundle import (
     PREPROCESSING_VERSION,
     Calibration,
@@ -45,12 +44,13 @@ from mammoclip_sdk.bundle import (
     Preprocessing,
     read_bundle,
 )
-from mammoclip_sdk.certificate import certificate_from_json
+from mammoclip_sdk.bundle.graphs import has_graph
 from mammoclip_sdk.errors import BundleError, BundleSignatureError, DeviceError, EngineError
 from mammoclip_sdk.exam import Acceptance, Device
 from mammoclip_sdk.golden import read_golden, run_golden
-from mammoclip_sdk.graphs import has_graph
-from mammoclip_sdk.parity_exams import read_exams
+from mammoclip_sdk.parity.agreement import LIMITS
+from mammoclip_sdk.parity.certificate import certificate_from_json
+from mammoclip_sdk.parity.exams import read_exams
 from mammoclip_sdk.sessions import open_session
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance, TrainedFinding

@@ -14,9 +14,10 @@ import pytest
 from exams import VARIANTS
 from pydicom.uid import JPEG2000, HTJ2KLossless, JPEG2000Lossless
 
-from mammoclip_sdk import frame, pixels
+from mammoclip_sdk import pixels
 from mammoclip_sdk.errors import PixelError
 from mammoclip_sdk.exam import SourceImage, View
+from mammoclip_sdk.pixels import frame
 from mammoclip_sdk.processor import cores
 from training.encodings import encode
 

@@ -29,10 +29,13 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from mammoclip_sdk import dicom_file, gate
-from mammoclip_sdk.attributes import READ
-from mammoclip_sdk.element_head import MAX_ELEMENTS
-from mammoclip_sdk.elements import MAX_HEADER_BYTES
+from mammoclip_sdk.dicom import file as dicom_file
+from mammoclip_sdk.dicom import gate
+from mammoclip_sdk.dicom.attributes import READ
+from mammoclip_sdk.dicom.element_head import MAX_ELEMENTS
+from mammoclip_sdk.dicom.elements import MAX_HEADER_BYTES
+from mammoclip_sdk.dicom.header import Header
+from mammoclip_sdk.dicom.shield import AttributeNotListedError, shielded
 from mammoclip_sdk.errors import (
     DicomReadError,
     InputError,
@@ -43,9 +46,7 @@ from mammoclip_sdk.errors import (
     UnsupportedTransferSyntaxError,
 )
 from mammoclip_sdk.exam import SourceImage, View
-from mammoclip_sdk.header import Header
 from mammoclip_sdk.pixels import decode
-from mammoclip_sdk.shield import AttributeNotListedError, shielded
 from mammoclip_sdk.views import read_exam
 
 BUNDLED = sorted(Path(DATA_ROOT, "test_files").rglob("*"))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mammoclip_sdk import _native
 from mammoclip_sdk.errors import PixelError
 from mammoclip_sdk.exam import DisplayAttributes, LookupTable, Window
-from mammoclip_sdk.grey_values import grey_scale
 from mammoclip_sdk.preprocessing import Preprocessing
+from mammoclip_sdk.tensor.grey_values import grey_scale
 
 TWELVE_BITS = DisplayAttributes(bits_stored=12, signed=False, photometric="MONOCHROME2")
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")

@@ -29,7 +29,8 @@ ROW = {variant.name: variant for variant in VARIANTS}
 IN_CHILD = """
 import os, sys, time
 sys.path[:] = {path!r}
-from mammoclip_sdk import decoding_process, pixels
+from mammoclip_sdk import pixels
+from mammoclip_sdk.isolation import process as decoding_process
 decode, answer = pixels._decode, decoding_process._answer
 def bad_decode(image, levels):
     if image.name == "bad":

@@ -11,12 +11,12 @@ from exams import PLAIN, code
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from mammoclip_sdk import gate
+from mammoclip_sdk.dicom import gate
+from mammoclip_sdk.dicom.view_codes import modifier_of_code
 from mammoclip_sdk.errors import DicomReadError, UnsupportedImageError
 from mammoclip_sdk.exam import PLAIN as PLAIN_ONLY
 from mammoclip_sdk.exam import Acceptance, Acquisition, Device, View
-from mammoclip_sdk.mammogram import Mammogram, read_mammogram
-from mammoclip_sdk.view_codes import modifier_of_code
+from mammoclip_sdk.views.mammogram import Mammogram, read_mammogram
 
 EVERYTHING = Acceptance(implants=True, synthetic_2d=True, devices=())
 

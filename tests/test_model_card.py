@@ -9,8 +9,8 @@ import pytest
 from conftest import prompt, tiny_files, tiny_manifest
 
 from mammoclip_sdk.bundle import Attachment, Calibration, Finding, Manifest
+from mammoclip_sdk.bundle.model_card import page
 from mammoclip_sdk.exam import Acceptance, Device
-from mammoclip_sdk.model_card import page
 
 
 class Reader(HTMLParser):

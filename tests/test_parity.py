@@ -20,11 +20,9 @@ from test_certificate import CERTIFICATE
 from tiny_graphs import exams, half_graph, int8_graph, many_bundle
 from typer.testing import CliRunner
 
-from mammoclip_sdk import engines, parity, parity_exams
+from mammoclip_sdk import engines, parity
 from mammoclip_sdk.__main__ import app
-from mammoclip_sdk.agreement import gate_text
 from mammoclip_sdk.bundle import Bundle, sha256, write_bundle
-from mammoclip_sdk.certificate import Certificate, certificate_from_json, certificate_to_json
 from mammoclip_sdk.errors import (
     BundleFormatError,
     DeviceError,
@@ -33,7 +31,10 @@ from mammoclip_sdk.errors import (
     RuntimeNotInstalledError,
 )
 from mammoclip_sdk.parity import certify, measure
-from mammoclip_sdk.parity_exams import ParityExams, read_exams, write_exams
+from mammoclip_sdk.parity import exams as parity_exams
+from mammoclip_sdk.parity.agreement import gate_text
+from mammoclip_sdk.parity.certificate import Certificate, certificate_from_json, certificate_to_json
+from mammoclip_sdk.parity.exams import ParityExams, read_exams, write_exams
 from mammoclip_sdk.sessions import Session, ort
 
 EXAMS = exams()

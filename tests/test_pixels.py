@@ -19,13 +19,13 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID
 
-from mammoclip_sdk import frame as frame_module
-from mammoclip_sdk import gate
-from mammoclip_sdk.codestream import read_jpeg, read_jpeg2000
+from mammoclip_sdk.dicom import gate
+from mammoclip_sdk.dicom.header import described
 from mammoclip_sdk.errors import DicomReadError, InputError, MammoClipError, PixelError
 from mammoclip_sdk.exam import SourceImage, View, Window
-from mammoclip_sdk.header import described
 from mammoclip_sdk.pixels import decode
+from mammoclip_sdk.pixels import frame as frame_module
+from mammoclip_sdk.pixels.codestream import read_jpeg, read_jpeg2000
 from mammoclip_sdk.views import read_exam
 from training.encodings import write
 

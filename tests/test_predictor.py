@@ -23,9 +23,10 @@ import pydicom
 import pytest
 from conftest import LOGIT_SCALE, FakeSession, as_npz, prompt, tiny_embedding, tiny_golden
 
-from mammoclip_sdk import Predictor, console, pixels, predictor, report, tensor
+from mammoclip_sdk import Predictor, pixels, predictor, report, tensor
 from mammoclip_sdk.archive import scan
 from mammoclip_sdk.bundle import Calibration, read_bundle, sha256, write_bundle
+from mammoclip_sdk.commands import console
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
     BundleError,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mammoclip_sdk import limits, pixels, tensor
-from mammoclip_sdk.appearance import appearance, likeness, wrapped
+from mammoclip_sdk import pixels, tensor
 from mammoclip_sdk.bundle import read_bundle
+from mammoclip_sdk.dicom.view_codes import IMPLANT_DISPLACED
 from mammoclip_sdk.exam import (
     PLAIN,
     VIEWS,
@@ -33,8 +33,8 @@ from mammoclip_sdk.exam import (
 )
 from mammoclip_sdk.predictor import DEMO_BUNDLE, DEMO_EXAM
 from mammoclip_sdk.preprocessing import Preprocessing
-from mammoclip_sdk.quality import Reason, assess
-from mammoclip_sdk.view_codes import IMPLANT_DISPLACED
+from mammoclip_sdk.quality import Reason, assess, limits
+from mammoclip_sdk.quality.appearance import appearance, likeness, wrapped
 from mammoclip_sdk.views import read_exam
 from training import vendors
 from training.phantom import PhantomSettings, make_exam

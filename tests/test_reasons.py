@@ -12,9 +12,9 @@ import pytest
 
 import mammoclip_sdk
 from mammoclip_sdk import errors, reasons
+from mammoclip_sdk.dicom.view_codes import REFUSED_MODIFIERS
 from mammoclip_sdk.errors import InputError, MammoClipError, UnsupportedImageError
-from mammoclip_sdk.mammogram import _OTHER_CLASSES, _OTHER_PURPOSES
-from mammoclip_sdk.view_codes import REFUSED_MODIFIERS
+from mammoclip_sdk.views.mammogram import _OTHER_CLASSES, _OTHER_PURPOSES
 
 SOURCE = Path(mammoclip_sdk.__file__).parent
 NO_REASON = {

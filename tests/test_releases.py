@@ -15,12 +15,12 @@ from typing import IO
 import pytest
 from conftest import FakeSession, KeyPair, make_keys, tiny_embedding, tiny_files, tiny_manifest
 
-from mammoclip_sdk import Predictor, releases
-from mammoclip_sdk.bundle import Trust, read_bundle, write_bundle
+from mammoclip_sdk import Predictor
+from mammoclip_sdk.bundle import Trust, read_bundle, releases, write_bundle
+from mammoclip_sdk.bundle.releases import COMMAND, USE, Release
+from mammoclip_sdk.bundle.signature import load_signer
+from mammoclip_sdk.bundle.trusted import accept_release
 from mammoclip_sdk.errors import BundleReleaseError, BundleSignatureError, InferenceError
-from mammoclip_sdk.releases import COMMAND, USE, Release
-from mammoclip_sdk.signature import load_signer
-from mammoclip_sdk.trusted import accept_release
 
 Write = Callable[..., Path]
 
@@ -353,7 +353,7 @@ def test_what_another_process_recorded_meanwhile_is_not_recorded_again(
 def test_processes_do_not_lose_one_anothers_entries(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "releases.json"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mammoclip_sdk.releases import *\n"
+        "import sys\nfrom pathlib import Path\nfrom mammoclip_sdk.bundle.releases import *\n"
         "for number in range(5):\n"
         "    one = Release(bundle=f'{sys.argv[2]}-{number}', release=1, version='1',"
         " sha256='0' * 64, key_id='k')\n"

@@ -13,7 +13,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from mammoclip_sdk.bundle import Attachment, Calibration, Manifest
-from mammoclip_sdk.sbom import to_json
+from mammoclip_sdk.bundle.sbom import to_json
 
 TOOLS = {"torch": "2.14.1", "onnx": "1.23.0"}
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from mammoclip_sdk import gate
+from mammoclip_sdk.dicom import gate
 from mammoclip_sdk.errors import (
     AmbiguousViewError,
     MissingViewError,

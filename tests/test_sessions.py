@@ -25,6 +25,7 @@ from tiny_graphs import half_graph, int8_embedding, int8_graph, many_bundle
 
 from mammoclip_sdk import golden
 from mammoclip_sdk.bundle import Bundle, Tensor, read_bundle
+from mammoclip_sdk.bundle.graphs import require_whole
 from mammoclip_sdk.errors import (
     BundleFormatError,
     DeviceError,
@@ -33,7 +34,6 @@ from mammoclip_sdk.errors import (
     RuntimeNotInstalledError,
 )
 from mammoclip_sdk.golden import require_golden, run_golden
-from mammoclip_sdk.graphs import require_whole
 from mammoclip_sdk.sessions import CheckedSession, open_session, ort, trt
 
 VIEWS = tiny_golden()["views"]

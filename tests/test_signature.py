@@ -25,9 +25,9 @@ from mammoclip_sdk.bundle import (
     sha256,
     write_bundle,
 )
+from mammoclip_sdk.bundle.signature import PASSWORD, load_signer
+from mammoclip_sdk.bundle.trusted import require_trusted, sign_bundle
 from mammoclip_sdk.errors import BundleError, BundleIntegrityError, BundleSignatureError
-from mammoclip_sdk.signature import PASSWORD, load_signer
-from mammoclip_sdk.trusted import require_trusted, sign_bundle
 
 OPENSSL = shutil.which("openssl")
 

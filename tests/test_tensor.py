@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 from scipy import ndimage
 
-from mammoclip_sdk import displayed, tensor
-from mammoclip_sdk.codestream import without_finest
+from mammoclip_sdk import tensor
 from mammoclip_sdk.errors import (
     BundleFormatError,
     BundleVersionError,
@@ -35,8 +34,10 @@ from mammoclip_sdk.exam import (
     View,
     Window,
 )
-from mammoclip_sdk.grey_values import grey_scale
+from mammoclip_sdk.pixels.codestream import without_finest
 from mammoclip_sdk.preprocessing import Preprocessing
+from mammoclip_sdk.tensor import displayed
+from mammoclip_sdk.tensor.grey_values import grey_scale
 
 PREPROCESSING = Preprocessing(
     version=1,

@@ -37,8 +37,8 @@ from pydicom.uid import (
 
 from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.exam import VIEWS, View
-from mammoclip_sdk.grey_values import grey_scale
 from mammoclip_sdk.pixels import decode
+from mammoclip_sdk.tensor.grey_values import grey_scale
 from mammoclip_sdk.views import read_exam
 from training.encodings import LOSSY_METHODS, NATIVE, TRANSFER_SYNTAXES, encode, fits, write
 from training.vendors import PROFILES, ExamIdentity, VendorProfile, to_dataset

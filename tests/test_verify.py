@@ -13,8 +13,8 @@ from export import verify as gate
 from export.exams import COUNT, parity_exams
 from export.verify import ParityError, answered, verify
 from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
-from mammoclip_sdk.comparison import Answers, compare
 from mammoclip_sdk.errors import RuntimeNotInstalledError
+from mammoclip_sdk.parity.comparison import Answers, compare
 from mammoclip_sdk.sessions import open_session
 from training.phantom import PhantomSettings, make_exam
 

@@ -7,11 +7,11 @@ from exams import code
 from headers import exam_of, setting
 from pydicom.sr.codedict import codes
 
+from mammoclip_sdk.dicom.view_codes import projection_of_code, read_label
 from mammoclip_sdk.errors import (
     UnsupportedImageError,
 )
 from mammoclip_sdk.exam import View
-from mammoclip_sdk.view_codes import projection_of_code, read_label
 from mammoclip_sdk.views import read_exam
 
 

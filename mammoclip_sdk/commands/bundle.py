@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from mammoclip_sdk import console
+from mammoclip_sdk.commands import console
 from mammoclip_sdk.commands.options import (
     AcceptedFile,
     AsJson,
@@ -33,7 +33,7 @@ from mammoclip_sdk.errors import MammoClipError
 
 if TYPE_CHECKING:
     from mammoclip_sdk.bundle import Bundle
-    from mammoclip_sdk.certificate import Certificate, Comparison
+    from mammoclip_sdk.parity.certificate import Certificate, Comparison
 
 app = typer.Typer(help="Look into a bundle, or check it.", no_args_is_help=True)
 
@@ -144,7 +144,7 @@ def _lines(made: Certificate) -> Iterator[Text]:
 
 
 def _comparison_lines(one: Comparison) -> Iterator[Text]:
-    from mammoclip_sdk.agreement import gate_text
+    from mammoclip_sdk.parity.agreement import gate_text
 
     yield Text(f"  {one.runtime}, {one.precision}: {one.verdict}")
     yield Text(f"    {one.hardware}", "dim")
@@ -162,8 +162,8 @@ def _require_new(file: Path) -> None:
 
 
 def _write(made: Certificate, file: Path) -> None:
-    from mammoclip_sdk.certificate import certificate_to_json
-    from mammoclip_sdk.certificate_page import to_html
+    from mammoclip_sdk.parity.certificate import certificate_to_json
+    from mammoclip_sdk.parity.certificate_page import to_html
 
     text = certificate_to_json(made) if file.suffix == ".json" else to_html(made)
     try:

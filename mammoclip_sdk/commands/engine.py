@@ -72,8 +72,8 @@ def build(
     with failures(as_json):
         from mammoclip_sdk import engines as device_engines
         from mammoclip_sdk.bundle import read_bundle
+        from mammoclip_sdk.bundle.graphs import has_graph
         from mammoclip_sdk.golden import prove
-        from mammoclip_sdk.graphs import has_graph
 
         source = read_bundle(bundle, trust_of(trust, accepted))
         if precision is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mammoclip_sdk.signature import Trust
+    from mammoclip_sdk.bundle.signature import Trust
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
 BundlePath = Annotated[Path, typer.Argument(help="The bundle's folder, or a zip of it.")]
@@ -53,6 +53,6 @@ def trust_of(keys: list[Path] | None, accepted: Path | None) -> Trust | None:
 
 def trust_in(keys: list[Path], accepted: Path | None) -> Trust:
     """Return the trust in public keys; see `signature.Trust.in_files`."""
-    from mammoclip_sdk.signature import Trust
+    from mammoclip_sdk.bundle.signature import Trust
 
     return Trust.in_files(keys, accepted=accepted)

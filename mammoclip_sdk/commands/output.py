@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mammoclip_sdk import console, strict_json
+from mammoclip_sdk import strict_json
+from mammoclip_sdk.commands import console
 from mammoclip_sdk.errors import MammoClipError
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ def sign(
 ) -> None:
     """Sign a bundle: read it strictly, and write manifest.sig into it."""
     with failures(as_json):
-        from mammoclip_sdk.signature import load_signer
-        from mammoclip_sdk.trusted import sign_bundle
+        from mammoclip_sdk.bundle.signature import load_signer
+        from mammoclip_sdk.bundle.trusted import sign_bundle
 
         signer = load_signer(key)
         bundle = sign_bundle(path, signer)
@@ -57,9 +57,9 @@ def accept(
         from dataclasses import replace
 
         from mammoclip_sdk.bundle import read_bundle
-        from mammoclip_sdk.releases import COMMAND, record_file
+        from mammoclip_sdk.bundle.releases import COMMAND, record_file
+        from mammoclip_sdk.bundle.trusted import accept_release
         from mammoclip_sdk.strict_json import to_plain
-        from mammoclip_sdk.trusted import accept_release
 
         asked = replace(trust_in(trust, accepted), allow_older=True)
         bundle = read_bundle(path, asked)

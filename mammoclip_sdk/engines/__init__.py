@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammoclip_sdk.bundle import Bundle, sha256
+from mammoclip_sdk.bundle.graphs import graph_of, has_graph
 from mammoclip_sdk.engines import cache, matching
 from mammoclip_sdk.engines import flavour as flavours
 from mammoclip_sdk.engines.builder import CURRENT, PRECISIONS, Settings, build_plan
@@ -28,7 +29,6 @@ from mammoclip_sdk.engines.folder import delete, engines_folder, keep, kept
 from mammoclip_sdk.engines.matching import Machine, Misfit
 from mammoclip_sdk.engines.sidecar import NOT_RUN, SIDECAR_SCHEMA, Parity, Sidecar
 from mammoclip_sdk.errors import DeviceError, EngineError, MammoClipError
-from mammoclip_sdk.graphs import graph_of, has_graph
 
 __all__ = [
     "FLAVOURS",

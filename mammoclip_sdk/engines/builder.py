@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mammoclip_sdk.bundle import Bundle, Graph, Tensor
+from mammoclip_sdk.bundle.graphs import check_signature, require_whole
 from mammoclip_sdk.engines.flavour import RTX, Flavour
 from mammoclip_sdk.engines.sidecar import Profile
 from mammoclip_sdk.errors import DeviceError
-from mammoclip_sdk.graphs import check_signature, require_whole
 
 PRECISIONS = ("fp16", "fp32")
 """Of the graphs that engines are built of."""

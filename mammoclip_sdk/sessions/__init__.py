@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk import engines
 from mammoclip_sdk.bundle import Bundle
+from mammoclip_sdk.bundle.graphs import has_graph
 from mammoclip_sdk.errors import DeviceError
-from mammoclip_sdk.graphs import has_graph
 from mammoclip_sdk.sessions import openvino, ort, trt
 from mammoclip_sdk.sessions.checked import CheckedSession
 

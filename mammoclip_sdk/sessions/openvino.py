@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Bundle, Graph, Tensor
-from mammoclip_sdk.errors import DeviceError, RuntimeNotInstalledError
-from mammoclip_sdk.graphs import (
+from mammoclip_sdk.bundle.graphs import (
     check_inputs,
     check_signature,
     closed_error,
@@ -29,6 +28,7 @@ from mammoclip_sdk.graphs import (
     require_whole,
     run_error,
 )
+from mammoclip_sdk.errors import DeviceError, RuntimeNotInstalledError
 
 INSTALL = 'pip install "mammoclip-sdk[openvino]"'
 _COMPUTES_IN = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

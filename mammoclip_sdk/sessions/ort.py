@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Bundle, Graph, Tensor
-from mammoclip_sdk.errors import DeviceError, RuntimeConflictError, RuntimeNotInstalledError
-from mammoclip_sdk.graphs import (
+from mammoclip_sdk.bundle.graphs import (
     check_inputs,
     check_signature,
     closed_error,
@@ -30,6 +29,7 @@ from mammoclip_sdk.graphs import (
     require_whole,
     run_error,
 )
+from mammoclip_sdk.errors import DeviceError, RuntimeConflictError, RuntimeNotInstalledError
 
 INSTALL = {
     "cpu": 'pip install "mammoclip-sdk[cpu]"',
@@ -47,7 +47,7 @@ _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 _TAKES_TIME = {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax"}
 """Operators; the rest of a graph, such as shapes, belongs on the CPU."""
 _NO_FOLDER = f"{os.devnull}/none"
-"""Cannot exist: the folder for weights outside the graph, should `graphs` ever miss some."""
+"""Cannot exist: the folder for weights outside the graph, should `bundle.graphs` ever miss some."""
 _WITHOUT_GPU = re.compile(r"CUDA failure (3|35|36|46|100|101|802|803|804)\b[^;\n]*")
 """How ONNX Runtime says it, by CUDA's own numbers; behind it come names of hosts and files."""
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk import engines as cached
 from mammoclip_sdk.bundle import Bundle, Graph
+from mammoclip_sdk.bundle.graphs import check_inputs, closed_error, graph_of
 from mammoclip_sdk.engines import Engine, Gpu, Parity, cache
 from mammoclip_sdk.engines.cuda import Buffer, Stream, current_gpu, first_gpu
 from mammoclip_sdk.engines.flavour import RTX, Flavour, load
 from mammoclip_sdk.engines.folder import keep, kept
 from mammoclip_sdk.errors import EngineError, InferenceError
-from mammoclip_sdk.graphs import check_inputs, closed_error, graph_of
 
 
 def available(bundle: Bundle, precision: str, engines: Path | None = None) -> bool:

@@ -1,0 +1,210 @@
+"""What a manifest's types cannot refuse: values out of range, or that exclude one another."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from mammoclip_sdk import strict_json
+from mammoclip_sdk.bundle.files import OWN_NAMES, is_plain_name
+from mammoclip_sdk.bundle.manifest import (
+    ATTACHMENTS,
+    GRAPH_PRECISIONS,
+    Attachment,
+    Finding,
+    Graph,
+    Interval,
+    Manifest,
+    Measurement,
+    ModelCard,
+    Source,
+)
+from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.preprocessing import preprocessing_problems
+
+_RUN_PRECISIONS = (*GRAPH_PRECISIONS, "bf16")
+_HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+def contradictions(manifest: Manifest) -> Iterator[str]:
+    """Say everything that types cannot, of one place after the other."""
+    for key in ("name", "version", "intended_use"):
+        if not getattr(manifest, key).strip():
+            yield f"{key}: empty"
+    if manifest.release < 0:
+        yield f"release: {manifest.release} is negative"
+    if manifest.views != tuple(VIEWS):
+        yield f"views: {list(manifest.views)} instead of {[str(view) for view in VIEWS]}"
+    if not manifest.findings or not manifest.graphs:
+        yield "findings, graphs: at least one of each is needed"
+        return
+    yield from _repeats("acceptance.devices", map(str, manifest.acceptance.devices))
+    yield from preprocessing_problems(manifest.preprocessing)
+    yield from _source_problems(manifest.source)
+    yield from _finding_problems(manifest.findings)
+    yield from _graph_problems(manifest)
+    yield from _golden_problems(manifest)
+    yield from _measurement_problems(manifest.measurements, manifest.findings)
+    yield from _card_problems(manifest.model_card)
+    yield from _attachment_problems(manifest.attachments)
+    yield from _repeats("files", (name.lower() for name in _files(manifest)))  # as Windows does
+    yield from _text_problems(manifest)
+
+
+def _source_problems(source: Source) -> Iterator[str]:
+    yield from _hash_problems("source.checkpoint_sha256", source.checkpoint_sha256)
+    yield from _hash_problems("source.base_sha256", source.base_sha256)
+
+
+def _finding_problems(findings: tuple[Finding, ...]) -> Iterator[str]:
+    yield from _repeats("findings", (finding.name for finding in findings))
+    for finding in findings:
+        place = f"findings {finding.name!r}"
+        yield from _hash_problems(f"{place}.tokenizer_sha256", finding.tokenizer_sha256)
+        for key in ("negative_embedding", "positive_embedding"):
+            length = math.hypot(*getattr(finding, key))
+            if abs(length - 1) > 1e-4:
+                yield f"{place}.{key}: length {length:.6g} instead of 1"
+        if finding.logit_scale <= 0:
+            yield f"{place}.logit_scale: {finding.logit_scale} is not positive"
+        if finding.calibration and finding.calibration.slope <= 0:
+            yield f"{place}.calibration.slope: {finding.calibration.slope} is not positive"
+        yield from _repeats(f"{place}.operating_points", (p.name for p in finding.operating_points))
+        for point in finding.operating_points:
+            if not 0 <= point.threshold <= 1:
+                yield f"{place}.{point.name}: threshold {point.threshold} is not in 0 to 1"
+            yield from _interval_problems(f"{place}.{point.name}", point.sensitivity)
+            yield from _interval_problems(f"{place}.{point.name}", point.specificity)
+    sizes = {len(f.negative_embedding) for f in findings} | {
+        len(f.positive_embedding) for f in findings
+    }
+    if len(sizes) > 1:
+        yield f"findings: embeddings of different lengths {sorted(sizes)}"
+
+
+def _graph_problems(manifest: Manifest) -> Iterator[str]:
+    keys, size = manifest.preprocessing, len(manifest.findings[0].positive_embedding)
+    yield from _repeats("graphs.precision", (graph.precision for graph in manifest.graphs))
+    for graph in manifest.graphs:
+        yield from _file_problems(graph.file, graph.sha256)
+        if graph.precision not in GRAPH_PRECISIONS:
+            known = ", ".join(GRAPH_PRECISIONS)
+            yield f"{graph.file}: precision {graph.precision!r} is none of {known}"
+        views = {tensor.name: tensor.shape for tensor in graph.inputs}.get("views", ())
+        if views[1:] != (len(VIEWS), 1, keys.height, keys.width):
+            yield f"{graph.file}: views {views} instead of (B, 4, 1, {keys.height}, {keys.width})"
+        outputs = [(tensor.name, tensor.shape[1:]) for tensor in graph.outputs]
+        if outputs != [("embedding", (size,))]:
+            yield f"{graph.file}: outputs {outputs} instead of one embedding of {size} numbers"
+        for tensor in (*graph.inputs, *graph.outputs):
+            if tensor.dtype != "float32":
+                yield f"{graph.file}: {tensor.name} is {tensor.dtype!r} instead of 'float32'"
+        yield from _range_problems(graph)
+
+
+def _range_problems(graph: Graph) -> Iterator[str]:
+    if graph.precision != "fp16" and (graph.largest_activations or graph.float32_blocks):
+        yield f"{graph.file}: activations or float32 blocks, which limit no {graph.precision} graph"
+    for block, largest in enumerate(graph.largest_activations):
+        if largest < 0:
+            yield f"{graph.file}: largest activation {largest} of block {block} is negative"
+    yield from _repeats(f"{graph.file}: float32_blocks", map(str, graph.float32_blocks))
+    for block in graph.float32_blocks:
+        if not 0 <= block < len(graph.largest_activations):
+            yield (
+                f"{graph.file}: float32 block {block} is none of the "
+                f"{len(graph.largest_activations)} that were measured"
+            )
+
+
+def _golden_problems(manifest: Manifest) -> Iterator[str]:
+    golden = manifest.golden
+    yield from _file_problems(golden.file, golden.sha256)
+    if golden.count < 1:
+        yield f"golden.count: {golden.count}"
+    for graph in manifest.graphs:
+        if graph.precision not in golden.tolerance:
+            yield f"golden.tolerance: none for {graph.precision}, the precision of {graph.file}"
+    for precision, tolerance in golden.tolerance.items():
+        if precision not in _RUN_PRECISIONS or tolerance <= 0:
+            yield f"golden.tolerance: {tolerance} for {precision!r}"
+
+
+def _measurement_problems(
+    measurements: tuple[Measurement, ...], findings: tuple[Finding, ...]
+) -> Iterator[str]:
+    for measurement in measurements:
+        place = f"measurements {measurement.name!r}"
+        yield from _interval_problems(place, measurement.value)
+        if measurement.finding not in {finding.name for finding in findings}:
+            yield f"{place}: no finding {measurement.finding!r}"
+        if measurement.exams < 1:
+            yield f"{place}: {measurement.exams} exams"
+
+
+def _card_problems(card: ModelCard) -> Iterator[str]:
+    for key in ("training_data", "licence"):
+        if not getattr(card, key).strip():
+            yield f"model_card.{key}: empty"
+    if not card.limitations or not all(text.strip() for text in card.limitations):
+        yield "model_card.limitations: none, or an empty one; no model is without"
+
+
+def _attachment_problems(attachments: tuple[Attachment, ...]) -> Iterator[str]:
+    yield from _repeats("attachments", (attachment.kind for attachment in attachments))
+    for attachment in attachments:
+        yield from _file_problems(attachment.file, attachment.sha256)
+        if attachment.kind not in ATTACHMENTS:
+            known = ", ".join(ATTACHMENTS)
+            yield f"{attachment.file}: attachment {attachment.kind!r} is none of {known}"
+
+
+def _text_problems(manifest: Manifest) -> Iterator[str]:
+    """Say what a terminal would not show as it is; of its origin, nothing is shown on one."""
+    plain = strict_json.to_plain(manifest)
+    del plain["source"]
+    for place, text in _texts("", plain):
+        if strict_json.one_line(text) != text:
+            yield f"{place[1:]}: {text[:60]!a} has control characters"
+
+
+def _texts(place: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(f"{place}.{key}", item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(f"{place}[{index}]", item)
+
+
+def _files(manifest: Manifest) -> Iterator[str]:
+    yield manifest.golden.file
+    yield from (graph.file for graph in manifest.graphs)
+    yield from (attachment.file for attachment in manifest.attachments)
+
+
+def _interval_problems(place: str, interval: Interval) -> Iterator[str]:
+    if not interval.lower <= interval.estimate <= interval.upper:
+        yield f"{place}: {interval.estimate} outside {interval.lower} to {interval.upper}"
+    if not 0 < interval.level < 1:
+        yield f"{place}: level {interval.level} is not between 0 and 1"
+
+
+def _file_problems(name: str, digest: str) -> Iterator[str]:
+    if not is_plain_name(name) or name.lower() in OWN_NAMES:
+        yield f"{name!r}: not a plain file name"
+    yield from _hash_problems(f"{name}: sha256", digest)
+
+
+def _hash_problems(place: str, digest: str) -> Iterator[str]:
+    if len(digest) != 64 or not _HEXADECIMAL.issuperset(digest):
+        yield f"{place} is not 64 lower-case hexadecimal digits"
+
+
+def _repeats(place: str, names: Iterable[str]) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{place}: {name!r} occurs {count} times"

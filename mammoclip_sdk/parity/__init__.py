@@ -1,0 +1,204 @@
+"""Every runtime that is here, through the parity exams: what a certificate is made from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammoclip_sdk.bundle import Bundle
+from mammoclip_sdk.bundle.graphs import graph_of, has_graph
+from mammoclip_sdk.engines import find_all
+from mammoclip_sdk.engines.cuda import current_gpu
+from mammoclip_sdk.errors import DeviceError, EngineError, InferenceError
+from mammoclip_sdk.golden import answer_golden, compare_golden, read_golden
+from mammoclip_sdk.parity.agreement import Gate, Worst, gate, judge
+from mammoclip_sdk.parity.certificate import FORMAT, Absence, Certificate, Comparison
+from mammoclip_sdk.parity.comparison import Answers, compare
+from mammoclip_sdk.parity.exams import ParityExams, attached, read_exams
+from mammoclip_sdk.sessions import RUNS, CheckedSession, Session, open_session, trt
+
+BATCH, BATCHED = 4, 8
+"""Exams to a batch, and how many of the first exams are run in batches once more."""
+
+Progress = Callable[[int, int], None]
+"""Called with exams done and exams in all, over all runtimes."""
+
+
+def certify(
+    bundle: Bundle,
+    device: str = "auto",
+    precision: str | None = None,
+    *,
+    threads: int | None = None,
+    issued_at: str | None = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Compare every runtime that is there with the reference answers, one after the other.
+
+    Parameters
+    ----------
+    device, precision
+        Narrow what is compared; ``auto`` and None take everything that the bundle has a graph for.
+    issued_at
+        When, for a certificate that is made on a workstation; it then names the bundle by its
+        hash too.
+
+    Raises
+    ------
+    BundleFormatError
+        The bundle has no parity exams, or they are not what it says.
+    DeviceError
+        Nothing of what was asked for is there. Where something is, the certificate lists the rest
+        as absent, with the reasons.
+    InferenceError, EngineError
+        A runtime that is there does not load or run a graph, or an engine that fits.
+    """
+    exams = read_exams(bundle)
+    pairs = [
+        (name, kind)
+        for name, runs in RUNS.items()
+        for kind in runs
+        if device in ("auto", name) and precision in (None, kind) and has_graph(bundle, kind)
+    ]
+    comparisons: list[Comparison] = []
+    errors: list[tuple[Absence, DeviceError]] = []
+    for place, (name, kind) in enumerate(pairs):
+        step = _step(progress, place, len(pairs), len(exams.views))
+        try:
+            for session in _opened(bundle, name, kind, threads):
+                with closing(session):
+                    comparisons.append(measure(bundle, exams, session, step=step))
+        except DeviceError as error:
+            if not _says_absent(error):
+                raise
+            reason = f"{error.found}. {error.remedy}"
+            errors.append((Absence(device=name, precision=kind, reason=reason), error))
+    if not comparisons:
+        raise errors[0][1] if errors else _nothing(bundle, device, precision)
+    return Certificate(
+        format=FORMAT,
+        bundle=bundle.manifest.name,
+        version=bundle.manifest.version,
+        bundle_sha256=None if issued_at is None else bundle.sha256,
+        issued_at=issued_at,
+        sdk_version=importlib.metadata.version("mammoclip-sdk"),
+        reference=exams.reference,
+        exams=len(exams.views),
+        labelled=int((exams.labels >= 0).sum()),
+        positives=int((exams.labels == 1).sum()),
+        exams_sha256=attached(bundle).sha256,
+        comparisons=tuple(comparisons),
+        absent=tuple(absence for absence, _ in errors),
+    )
+
+
+def _opened(bundle: Bundle, device: str, precision: str, threads: int | None) -> Iterator[Session]:
+    """Open what runs on a device, one after the other: with TensorRT, an engine of each flavour."""
+    if device != "tensorrt":
+        yield open_session(bundle, device, precision=precision, threads=threads)
+        return
+    best = {one.sidecar.flavour: one for one in reversed(find_all(bundle, precision))}
+    for engine in best.values():
+        yield CheckedSession(trt.open_engine(bundle, engine), bundle)
+
+
+def _says_absent(error: DeviceError) -> bool:
+    """Whether something is not here, rather than here and at fault."""
+    if isinstance(error, EngineError):
+        return error.code == "engine_missing"
+    return not isinstance(error, InferenceError)
+
+
+def _step(progress: Progress | None, place: int, pairs: int, exams: int) -> Callable[[int], None]:
+    if progress is None:
+        return lambda _: None
+    return lambda done: progress(place * exams + done, pairs * exams)
+
+
+def _nothing(bundle: Bundle, device: str, precision: str | None) -> DeviceError:
+    present = ", ".join(graph.precision for graph in bundle.manifest.graphs)
+    return DeviceError(
+        f"device {device!r}, precision {precision!r}",
+        found=f"no graph of {bundle.path} to compare: it has {present}",
+        expected="; ".join(f"{name} with {', '.join(runs)}" for name, runs in RUNS.items()),
+        remedy="Ask for a device and a precision that it runs.",
+    )
+
+
+def measure(
+    bundle: Bundle,
+    exams: ParityExams,
+    session: Session,
+    *,
+    step: Callable[[int], None] = lambda _: None,
+) -> Comparison:
+    """Run the parity exams and the golden exams through one session, and judge the answers.
+
+    Raises
+    ------
+    InferenceError
+        The runtime failed. An output that is wrong, or no embedding, is a failed gate instead.
+    """
+    alone = []
+    for done, views in enumerate(exams.views, 1):
+        alone.append(session.run(_input(views[np.newaxis])))
+        step(done)
+    starts = range(0, min(BATCHED, len(exams.views)), BATCH)
+    batched = [session.run(_input(exams.views[:BATCHED][i : i + BATCH])) for i in starts]
+    answers = Answers(
+        embedding=np.concatenate(alone), batched=np.concatenate(batched), batch_size=BATCH
+    )
+    agreement = compare(bundle.manifest.findings, exams.embedding, answers, exams.labels)
+    graph = graph_of(bundle, session.precision)
+    return Comparison(
+        runtime=session.runtime,
+        device=session.device,
+        hardware=hardware(session.device),
+        precision=session.precision,
+        graph=graph.file,
+        graph_sha256=graph.sha256,
+        agreement=agreement,
+        gates=(*judge(session.precision, agreement), _golden(bundle, session)),
+    )
+
+
+def _input(views: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    return {"views": views.astype(np.float32) / np.float32(255)}
+
+
+def _golden(bundle: Bundle, session: Session) -> Gate:
+    limit = bundle.manifest.golden.tolerance[session.precision]
+    golden = read_golden(bundle)
+    answers = answer_golden(golden, session)
+    try:
+        result = compare_golden(bundle, session, golden, answers)
+    except InferenceError as error:  # an answer is no embedding
+        return gate("golden", limit, Worst(value=math.inf, where=error.found))
+    return gate(
+        "golden", limit, Worst(value=result.worst_difference, where=f"{result.exams} golden exams")
+    )
+
+
+def hardware(device: str) -> str:
+    """Name the processor that a device of `sessions.DEVICES` runs on."""
+    if device in ("cuda", "tensorrt"):
+        try:
+            gpu = current_gpu()
+        except DeviceError as error:  # it runs all the same
+            return f"NVIDIA GPU of unknown name ({error.subject}: {error.found})"
+        return f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}"
+    name = platform.processor() or platform.machine()
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} logical processors"
