@@ -84,7 +84,7 @@ demo-model: $(TEST)/built
 	@$(TEST)/$(BIN)/python export/build_engine.py --checkpoint $(MODEL)/checkpoint \
 		--out mammoclip_sdk/demo/bundle --name phantom-demo --precisions fp32,bf16 --overwrite
 	@$(TEST)/$(BIN)/python -m training.example_exam --out mammoclip_sdk/demo/exam
-	@$(TEST)/$(BIN)/python -m benchmarks.readme
+	@$(TEST)/$(BIN)/python -m benchmarks.figures
 
 wheel: $(DEMO)/installed
 	@$(DEMO)/$(BIN)/python -m checks.built_wheel

@@ -3,8 +3,8 @@
 ``python benchmarks/export.py`` makes a checkpoint of random weights for each model, exports it as
 ``export/build_engine.py`` does for anyone, with an engine of TensorRT for RTX where that is
 installed, and writes ``export-MODEL.json`` and ``export-MODEL.md`` into ``benchmarks/results`` and
-the tables of all models there into the README. Each export is a process of its own, whose peak
-memory the system counts.
+the tables of all models there into ``docs/figures.md``. Each export is a process of its own, whose
+peak memory the system counts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.figures import publish
 from benchmarks.machine import Machine, describe_machine
-from benchmarks.readme import write_region
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.parity.certificate import Certificate, Comparison, certificate_from_json
 
@@ -175,7 +175,7 @@ def main(
         Path | None, typer.Option(help="Keep checkpoints and bundles in this folder.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    readme: Annotated[bool, typer.Option(help="Write the tables into the README.")] = True,
+    documents: Annotated[bool, typer.Option(help="Write the tables into the documents.")] = True,
 ) -> None:
     """Export random models, measure, print and write the report."""
     out.mkdir(parents=True, exist_ok=True)
@@ -188,8 +188,8 @@ def main(
             (out / f"export-{name}.json").write_text(json.dumps(asdict(one), indent=2) + "\n")
             (out / f"export-{name}.md").write_text(f"# Export of {name}\n\n{text}")
             Console().print(text, markup=False, highlight=False)
-    if readme:
-        write_region(ROOT / "README.md", "export", tables(out))
+    if documents:
+        publish("export", tables(out))
 
 
 def tables(results: Path) -> str:

@@ -2,7 +2,7 @@
 
 ``python benchmarks/latency.py`` runs the contenders in turn, one exam each, round after round, so
 that whatever else the machine does hits all of them. It writes ``latency.json`` and
-``latency.md`` into ``benchmarks/results`` and the table into the README.
+``latency.md`` into ``benchmarks/results`` and the tables into ``docs/figures.md``.
 
 Excluded from the times: loading, text embeddings, and everything before the tensor; what reading
 and preprocessing cost is measured separately, stage by stage, on the example exam. The reference
@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.figures import publish
 from benchmarks.latency_report import REST_S, Case, LatencySettings, Report, Timing, to_markdown
 from benchmarks.machine import describe_machine
-from benchmarks.readme import write_region
 from mammoclip_sdk.bundle import Bundle, read_bundle
 from mammoclip_sdk.errors import DeviceError
 from mammoclip_sdk.golden import read_golden, run_golden
@@ -200,7 +200,7 @@ def main(
         typer.Option(help="Bundle of the ViT-B/16 that is measured, if it was made before."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    readme: Annotated[bool, typer.Option(help="Write the table into the README.")] = True,
+    documents: Annotated[bool, typer.Option(help="Write the tables into the documents.")] = True,
 ) -> None:
     """Measure, print and write the latency report."""
     report = Report(
@@ -216,8 +216,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     (out / "latency.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
     (out / "latency.md").write_text("# Latency\n\n" + text)
-    if readme:
-        write_region(ROOT / "README.md", "latency", text)
+    if documents:
+        publish("latency", text)
     Console().print(text, markup=False, highlight=False)
 
 

@@ -30,6 +30,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from benchmarks.figures import publish
 from benchmarks.latency import time_in_turn
 from benchmarks.machine import describe_machine
 from benchmarks.peak_memory import measure_memory
@@ -43,7 +44,6 @@ from benchmarks.reading_sides import (
     write_archive,
     write_exam,
 )
-from benchmarks.readme import README, write_region
 from mammoclip_sdk import archive, pixels, tensor
 from mammoclip_sdk.exam import SourceImage, View
 from mammoclip_sdk.preprocessing import Preprocessing
@@ -230,7 +230,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of the phantoms.")] = 4096,
     columns: Annotated[int, typer.Option(help="Columns of the phantoms.")] = 3328,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    readme: Annotated[bool, typer.Option(help="Write the table into the README.")] = True,
+    documents: Annotated[bool, typer.Option(help="Write the tables into the documents.")] = True,
 ) -> None:
     """Measure, print and write the report on reading."""
     report = measure(
@@ -241,8 +241,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     (out / "reading.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
     (out / "reading.md").write_text("# Reading\n\n" + text)
-    if readme:
-        write_region(README, "reading", text)
+    if documents:
+        publish("reading", text)
     Console().print(text, markup=False, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Reports of figures: nothing is typed in by hand, and the README says what the bundle says."""
+"""Reports of figures: nothing is typed in by hand, and documents say what the records say."""
 
 import json
 import subprocess
@@ -11,31 +11,33 @@ import torch
 from conftest import HEIGHT, WIDTH, tiny_files, tiny_graph, tiny_manifest, tiny_weights
 
 from benchmarks import export, latency, machine
+from benchmarks.figures import FIGURES, README, accuracy_text, chief_figures, write_region
 from benchmarks.latency import compare, time_in_turn
 from benchmarks.latency_report import Case, LatencySettings, Report, Timing, to_markdown
 from benchmarks.machine import describe_machine
-from benchmarks.readme import README, accuracy_text, write_region
 from mammoclip_sdk.bundle import read_bundle, write_bundle
 from mammoclip_sdk.predictor import DEMO_BUNDLE
 from training.model import MammoClip, ModelConfig
 
 
-def region(name):
-    text = README.read_text(encoding="utf-8")
+def region(name, path=FIGURES):
+    text = path.read_text(encoding="utf-8")
     return text.split(f"<!-- begin: {name} -->")[1].split(f"<!-- end: {name} -->")[0].strip()
 
 
-def test_the_readme_repeats_the_shipped_bundles_own_figures():
-    assert region("demo-model") == accuracy_text(read_bundle(DEMO_BUNDLE).manifest).strip()
+def test_documents_repeat_the_shipped_bundles_own_figures():
+    manifest = read_bundle(DEMO_BUNDLE).manifest
+    assert region("demo-model") == accuracy_text(manifest).strip()
+    assert region("figures", README) == chief_figures(manifest).strip()
 
 
 @pytest.mark.parametrize("name", ["latency", "reading"])
-def test_the_readme_repeats_the_last_report(name):
+def test_the_page_of_figures_repeats_the_last_report(name):
     report = README.parent / "benchmarks" / "results" / f"{name}.md"
     assert region(name) == report.read_text().partition("\n\n")[2].strip()
 
 
-def test_the_readme_repeats_what_was_measured_of_exports():
+def test_the_page_of_figures_repeats_what_was_measured_of_exports():
     assert region("export") == export.tables(export.RESULTS).strip() != ""
 
 

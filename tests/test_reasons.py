@@ -200,8 +200,8 @@ def test_the_codes_are_those_of_the_gate_and_each_is_explained() -> None:
         assert row.title
         assert row.action.endswith(".")
         assert f"\n{code}        {row.title}" in (reasons.__doc__ or "")
-    readme = Path(mammoclip_sdk.__file__).parents[1] / "README.md"
-    assert re.findall(r"^\| (G\d\d) \|", readme.read_text("utf-8"), re.MULTILINE) == [
+    page = Path(mammoclip_sdk.__file__).parents[1] / "docs" / "reading.md"
+    assert re.findall(r"^\| (G\d\d) \|", page.read_text("utf-8"), re.MULTILINE) == [
         *reasons.CODES
     ]
 

@@ -21,6 +21,7 @@ from checks import built_wheel, hosts, version
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 GROUPS = PYPROJECT["dependency-groups"]
 BASE = PYPROJECT["project"]["dependencies"]
@@ -174,8 +175,8 @@ def test_the_pythons_named_are_those_that_ci_runs():
 
 
 def test_commands_in_documents_are_make_targets():
-    names = ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"]
-    text = "\n".join((ROOT / name).read_text("utf-8") for name in names)
+    names = [ROOT / ".ci/run", ROOT / ".github/workflows/ci.yml", *DOCUMENTS]
+    text = "\n".join(name.read_text("utf-8") for name in names)
     targets = set(re.findall(r"(?:`|^ {4}|^|run: )make ([a-z-]+)", text, re.MULTILINE))
     assert targets >= {"demo", "test", "check", "bench", "demo-model", "wheel", "lock", "clean"}
     for target in sorted(targets):
@@ -198,15 +199,22 @@ def test_make_clean_removes_what_git_ignores_and_nothing_that_it_tracks():
     assert not {name.partition("/")[0] for name in tracked} & removed
 
 
-def test_readme_command_lines_are_known_to_the_program():
-    lines = re.findall(r"^ {4}mammoclip-sdk (.+)$", README, re.MULTILINE)
-    assert len(lines) >= 4
+def test_command_lines_in_documents_are_known_to_the_program():
+    text = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
+    lines = re.findall(r"^ {4}mammoclip-sdk (.+)$", text, re.MULTILINE)
+    assert len(lines) >= 9
     for line in lines:
         words = line.split()
         commands = [word for word in words if re.fullmatch(r"[a-z]+", word)]
         options = [word for word in words if word.startswith("--")]
         help_text = _program(*commands, "--help")
         assert all(option in help_text for option in options), line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(path):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8"))
+    assert all((path.parent / link).exists() for link in links), links
 
 
 def test_readme_examples_score_the_example_exam():
