@@ -92,6 +92,7 @@ _COPIES = {
     "mirrored for the other side": pixels.copied(lambda picture, rng: picture, turned=False),
     "windowed otherwise": pixels.copied(pixels.windowed, turned=False),
     "shifted": pixels.copied(pixels.shifted, turned=False),
+    "resampled": pixels.copied(pixels.resampled, turned=False),
     "upside down": pixels.copied(lambda picture, rng: picture[::-1], turned=False),
     "half a turn": pixels.copied(lambda picture, rng: picture[::-1, ::-1], turned=True),
     "with noise": pixels.copied(pixels.noisy, turned=False),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from assurance import wrong_contents
 from assurance.good_exams import Four, GoodExam, Make, Picture, one_view, two_views
@@ -58,6 +59,13 @@ def shifted(picture: Picture, rng: np.random.Generator) -> Picture:
     """Move the breast along the chest wall by up to a fortieth of the rows."""
     rows = int(rng.integers(1, max(2, picture.shape[0] // 40)))
     return np.roll(picture, rows if rng.random() < 0.5 else -rows, axis=0)
+
+
+def resampled(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Archive the image at another size, as a whole."""
+    factor = rng.uniform(0.5, 0.9) if rng.random() < 0.5 else rng.uniform(1.1, 1.5)
+    size = tuple(round(side * factor) for side in picture.shape[::-1])
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
 def noisy(picture: Picture, rng: np.random.Generator) -> Picture:

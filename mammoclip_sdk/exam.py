@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,9 +98,10 @@ class SourceImage:
     view: View
     name: str
     """What messages call it: the file's name, or the place in the caller's argument."""
-    path: Path | None = None
-    dataset: Dataset | None = None
-    array: NDArray[np.uint8] | NDArray[np.uint16] | None = None
+    path: Path | None = field(default=None, repr=False)
+    """Not in the text of this object, for folders are named after patients; nor is the rest."""
+    dataset: Dataset | None = field(default=None, repr=False)
+    array: NDArray[np.uint8] | NDArray[np.uint16] | None = field(default=None, repr=False)
     sop_instance_uid: str | None = None
     """Of the header that was scanned; the decoder checks that the file still holds it."""
     acquisition: Acquisition | None = None

@@ -288,8 +288,10 @@ def test_spacing_has_two_values(value: list[str]) -> None:
          ("x: not a plain view (implant displaced)",)),
         ({"ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]}, {"synthetic_2d": True},
          ("x: synthesised from tomosynthesis",)),
-        ({"SeriesDescription": "C-View"}, {"synthetic_2d": True},
-         ("x: synthesised from tomosynthesis",)),
+        *(({"SeriesDescription": name}, {"synthetic_2d": True},
+           ("x: synthesised from tomosynthesis",))
+          for name in ("C-View", "L CC C-View", "LCCC-View", "L CC S-View", "L CC G-View",
+                       "2D SYNTH", "SYNC2D", "L CC Syn2D")),
     ],
 )  # fmt: skip
 def test_what_a_bundle_accepts_is_read_and_nothing_more(
@@ -311,6 +313,12 @@ def test_what_a_bundle_accepts_is_read_and_nothing_more(
     "values",
     [
         {"SeriesDescription": "L CC post biopsy"},
+        {"SeriesDescription": "LCC S/P BIOPSY"},
+        {"SeriesDescription": "L CC after biopsy"},
+        {"SeriesDescription": "L CC, no biopsy"},
+        {"SeriesDescription": "L CC-View"},
+        {"SeriesDescription": "LCCVIEW"},
+        {"SeriesDescription": "L CC MagView"},
         {"ContrastBolusAgent": "none"},
         {"AcquisitionDeviceProcessingDescription": "HIGH CONTRAST"},
         {"PaddleDescription": "18X24 M"},

@@ -204,6 +204,17 @@ def test_likeness_follows_a_picture_to_where_the_crop_put_it() -> None:
     assert likeness(views, geometry)[View.LCC, View.RCC] > 0.99
 
 
+@pytest.mark.parametrize("rows", [SIZE[0] // 2, 3 * SIZE[0]])
+def test_an_image_that_was_resampled_as_a_whole_is_still_the_same_image(rows: int) -> None:
+    given = model_input(shown={View.RMLO: breast(VIEWS.index(View.LCC))})
+    columns = SIZE[1] * rows // SIZE[0]
+    other = replace(
+        given.geometry[View.RMLO], source_shape=(rows, columns), crop=(0, 0, rows, columns)
+    )
+    given = replace(given, geometry={**given.geometry, View.RMLO: other})
+    assert brief(judge(given=given)) == [("G04", "block", "RMLO")]
+
+
 # G05
 
 

@@ -62,7 +62,7 @@ def test_the_s_of_a_plural_is_no_spot_compression(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["M. Smith CC", "S CC", "Magdeburg L CC", "Tanguy RMLO", "MagView CC", "Spotlight 2D LMLO",
-     "Comparison CC"],
+     "Comparison CC", "Routine LCC ID 4711", "LCC ID: 12", "L MLO at 28 kV"],
 )  # fmt: skip
 def test_free_text_is_not_read_for_more_than_it_says(text: str) -> None:
     assert read_label(text, free=True).modifiers == frozenset()
@@ -83,6 +83,7 @@ def test_free_text_is_not_read_for_more_than_it_says(text: str) -> None:
         ("Tangentialaufnahme", {"tangential"}),
         ("LCCM", {"magnification"}),
         ("L CC ID", {"implant displaced"}),
+        ("L CC ID view", {"implant displaced"}),
     ],
 )
 def test_whole_words_count_in_any_text(text: str, modifiers: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from exams import PLAIN, VARIANTS, Variant, code
 from headers import EVERYTHING, Change, coded, exam_of, modified, only, repeat, setting
 from pydicom.dataset import Dataset
 
+from mammoclip_sdk.dicom.shield import shielded
 from mammoclip_sdk.errors import (
     DicomReadError,
     ExamError,
@@ -437,3 +439,46 @@ def test_an_array_beyond_all_sizes_is_refused_before_it_is_looked_at():
     with pytest.raises(PixelError) as caught:
         read_exam(dict.fromkeys(VIEWS, endless))
     assert caught.value.code == "image_size"
+
+
+def test_the_text_of_an_exam_names_no_patient_and_no_folder(tmp_path: Path) -> None:
+    change = setting(PatientName="Canary^Jane", PatientID="CANARY-4711")
+    exam = read_exam(exam_of(change))
+    assert "canary" not in repr(exam).lower()
+    (tmp_path / "Canary^Jane").mkdir()
+    for number, dataset in enumerate(exam_of(change)):
+        dataset.save_as(tmp_path / "Canary^Jane" / f"{number}.dcm", enforce_file_format=True)
+    assert "canary" not in repr(read_exam(tmp_path / "Canary^Jane")).lower()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_was_forked_while_a_thread_reads_a_header_reads_as_well() -> None:
+    headers = exam_of()
+    held, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with shielded("x"):
+            held.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writes, ",".join(read_exam(headers).images).encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    leave.set()
+    thread.join()
+    deadline = threading.Timer(30, os.kill, (child, 9))
+    deadline.start()
+    with os.fdopen(reads, "rb") as answer:
+        said = answer.read().decode()
+    deadline.cancel()
+    os.waitpid(child, 0)
+    assert said == ",".join(VIEWS)

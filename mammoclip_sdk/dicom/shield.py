@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,16 @@ from typing import NoReturn
 from mammoclip_sdk.errors import DicomReadError, MammoClipError
 
 _pydicom_lock = threading.RLock()
+
+
+def _take_new_lock() -> None:
+    """Forget a lock that a thread held which the forked process has not got."""
+    global _pydicom_lock
+    _pydicom_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_take_new_lock)
 
 
 class AttributeNotListedError(LookupError):

@@ -80,10 +80,12 @@ _SPELLED = {
     "EKLUND": IMPLANT_DISPLACED,
 }
 SYNTHETIC_2D = re.compile(
-    r"C-?VIEW|S-?VIEW|V-?PREVIEW|(?:INTELLIGENT|INSIGHT) ?2D|TOMO_2D|GENERATED_2D"
-    r"|SYNTHETIC|SYNTHESI[SZ]ED|(?<![A-Z])SYN[-_ ]?2D"
+    r"(?:(?<!C)|(?<=CC))C-?VIEW|S-?VIEW|(?<![A-Z])G-?VIEW|V-?PREVIEW"
+    r"|(?:INTELLIGENT|INSIGHT) ?2D|TOMO_2D|GENERATED_2D"
+    r"|SYNTHETIC|SYNTHESI[SZ]ED|(?<![A-Z])SYNTH(?![A-Z])|(?<![A-Z])SYNC?[-_ ]?2D"
 )
-"""What vendors call a 2D image synthesised from tomosynthesis, in upper case."""
+"""What vendors call a 2D image synthesised from tomosynthesis, in upper case. The second C of
+"CC-View" is the view's, and MagView is no G-View."""
 _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 _SIDES = {"L": "L", "LEFT": "L", "LT": "L", "R": "R", "RIGHT": "R", "RT": "R"}
 _SPELLING = "|".join(_SPELLED)
@@ -93,6 +95,8 @@ _FREE_WORD = re.compile(
     r"(?![A-Z])"
 )
 """Whole words, also joined ("MAGSPOT"): people write of Magdeburg, MagView and Dr. Tanguy, too."""
+_BEFORE_A_NUMBER = re.compile(r"\b(?:ID|AT)(?=[\s:#]*\d)")
+"""A number's name and a setting's: "LCC ID 4711", "MLO at 28 kV"."""
 _INITIALS = frozenset({"M", "S"})
 _SUFFIX = "|".join(sorted(_SUFFIXES, key=len, reverse=True))
 _LABEL = re.compile(
@@ -145,6 +149,8 @@ def read_label(text: str, *, free: bool = False) -> Label:
     unread: set[str] = set()
     text = SYNTHETIC_2D.sub(" ", text.upper())  # the "S" of "S-View" is no suffix,
     text = re.sub(r"(?<=CC|LO)['\u2019]S\b", "", text)  # nor is that of "CC's"
+    if free:
+        text = _BEFORE_A_NUMBER.sub(" ", text)
     words = re.findall(r"[A-Z]+", text)
     for word in words:
         label = _LABEL.fullmatch(word)

@@ -1,7 +1,7 @@
 """What the four views of a model input look like, in numbers that a limit can be set on.
 
 Views are compared on the grids of their source images, and not as they were cropped, so that an
-image which was shifted, mirrored, turned round or encoded again falls onto itself.
+image which was shifted, mirrored, turned round, resampled or encoded again falls onto itself.
 """
 
 from __future__ import annotations
@@ -109,13 +109,25 @@ def likeness(
     another encoding and a lossy one leave it alike. The result is the largest absolute value of
     the cross-correlation over shifts of up to 5 % of the image, as it is and upside down; left
     and right do not count, since every view of a model input has its chest wall at the left.
+    Where images have different numbers of rows they are compared once more with as many samples
+    each: one that was archived at another size, as a whole, then falls onto itself too.
     """
-    pitch = max(
-        max(_pitch(geometry[view]), geometry[view].source_shape[0] / _GRID_ROWS) for view in VIEWS
-    )
+    heights = np.array([geometry[view].source_shape[0] for view in VIEWS], np.float64)
+    pitch = np.maximum([_pitch(geometry[view]) for view in VIEWS], heights / _GRID_ROWS)
+    found = _likeness_at(np.full(len(VIEWS), pitch.max()), views, geometry)
+    if np.ptp(heights):
+        resampled = _likeness_at(heights * (pitch / heights).max(), views, geometry)
+        found = {pair: max(found[pair], resampled[pair]) for pair in found}
+    return found
+
+
+def _likeness_at(
+    pitches: NDArray[np.float64], views: _Pixels, geometry: Mapping[View, ViewGeometry]
+) -> dict[tuple[View, View], float]:
+    """Compare every two views, each with a sample every so many of its source pixels."""
     details = [
-        _detail(_on_source_grid(view, geometry[name], pitch))
-        for name, view in zip(VIEWS, views, strict=True)
+        _detail(_on_source_grid(view, geometry[name], float(pitch)))
+        for name, view, pitch in zip(VIEWS, views, pitches, strict=True)
     ]
     rows = max(detail.shape[0] for detail in details)
     reach = max(1, round(_REACH * rows))

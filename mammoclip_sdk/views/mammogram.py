@@ -6,7 +6,7 @@ Only what the choice of a view needs is kept, as plain values: pydicom is left b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from pydicom import Dataset
@@ -49,7 +49,10 @@ _CONTRAST = "a contrast-enhanced mammogram"
 _OTHER_PURPOSES = (
     (re.compile(r"SPECIMEN"), "an image of a specimen", "specimen"),
     (
-        re.compile(r"STEREO|NEEDLE|WIRE ?LOC|(?<!POST )(?<!POST-)BIOPSY"),
+        re.compile(
+            r"STEREO|NEEDLE|WIRE ?LOC"
+            r"|(?<!POST )(?<!POST-)(?<!S/P )(?<!AFTER )(?<!\bNO )BIOPSY"
+        ),
         "an image taken for a biopsy",
         "biopsy",
     ),
@@ -86,9 +89,9 @@ class Mammogram:
     by_text: bool
     """Whether a free text alone says one of them."""
     sop_instance_uid: str
-    patient: str
-    birth_date: str
-    study: str
+    patient: str = field(repr=False)
+    birth_date: str = field(repr=False)
+    study: str = field(repr=False)
     """Compared between images, never shown."""
     acquisition: Acquisition
     lossy: bool
