@@ -7,6 +7,9 @@ SHELL := bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# ONNX Runtime reports its use to its maker from import on; the SDK sees to that itself, tests and
+# scripts that import it directly do not
+export ORT_DISABLE_TELEMETRY := 1
 
 # Any Python >= 3.11 may make the environments: make demo PYTHON=python3.13
 PYTHON ?= python3

@@ -24,6 +24,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.figures import publish
+from benchmarks.latency_report import absences
 from benchmarks.machine import Machine, describe_machine
 from mammoclip_sdk.bundle import read_bundle
 from mammoclip_sdk.parity.certificate import Certificate, Comparison, certificate_from_json
@@ -119,11 +120,7 @@ def to_markdown(one: Export) -> str:
         "|---|---|---|---|---|---|---|",
         *map(_comparison_line, certificate.comparisons),
         "",
-        *(
-            [f"Not compared: {'; '.join(_absences(certificate))}.", ""]
-            if certificate.absent
-            else []
-        ),
+        *([f"Not compared: {_absences(certificate)}.", ""] if certificate.absent else []),
         *_engine_lines(one),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -147,8 +144,8 @@ def _comparison_line(comparison: Comparison) -> str:
     return f"| {comparison.runtime} | {comparison.precision} | {cells} |"
 
 
-def _absences(certificate: Certificate) -> list[str]:
-    return [f"{one.device} in {one.precision}: {one.reason}" for one in certificate.absent]
+def _absences(certificate: Certificate) -> str:
+    return absences({f"{one.device} in {one.precision}": one.reason for one in certificate.absent})
 
 
 def _engine_lines(one: Export) -> list[str]:

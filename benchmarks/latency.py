@@ -11,9 +11,7 @@ runs on the processor.
 
 from __future__ import annotations
 
-import itertools
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -32,12 +30,13 @@ from rich.progress import track
 
 from benchmarks.figures import publish
 from benchmarks.latency_report import REST_S, Case, LatencySettings, Report, Timing, to_markdown
-from benchmarks.machine import describe_machine
+from benchmarks.machine import command_line, describe_machine
 from mammoclip_sdk.bundle import Bundle, read_bundle
+from mammoclip_sdk.bundle.graphs import has_graph
 from mammoclip_sdk.errors import DeviceError
 from mammoclip_sdk.golden import read_golden, run_golden
 from mammoclip_sdk.predictor import DEMO_BUNDLE, DEMO_EXAM, Predictor
-from mammoclip_sdk.sessions import DEVICES, PRECISIONS, Session, open_session
+from mammoclip_sdk.sessions import RUNS, Session, open_session
 from training.demo_model import DEMO
 from training.model import MammoClip
 from training.saved_model import load_checkpoint
@@ -111,8 +110,9 @@ def time_in_turn(
 
 def _open_sessions(bundle: Bundle, threads: int | None) -> tuple[list[Session], dict[str, str]]:
     sessions, skipped = [], {}
-    for device, precision in itertools.product(DEVICES, PRECISIONS):
-        if device == "auto":
+    pairs = ((device, precision) for device, runs in RUNS.items() for precision in runs)
+    for device, precision in pairs:
+        if not has_graph(bundle, precision):
             continue
         try:
             session = open_session(bundle, device, precision=precision, threads=threads)
@@ -170,11 +170,6 @@ def _vit_case(rounds: int, threads: int | None, bundle: Path | None) -> Case:
         )
 
 
-def _without_folder(argument: str) -> str:
-    """Return of a path its last part: where it lies is nobody else's business."""
-    return Path(argument).name if "/" in argument else argument
-
-
 def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
 
@@ -204,9 +199,7 @@ def main(
 ) -> None:
     """Measure, print and write the latency report."""
     report = Report(
-        command=shlex.join(
-            ["python", "benchmarks/latency.py", *(_without_folder(part) for part in sys.argv[1:])]
-        ),
+        command=command_line("benchmarks/latency.py", sys.argv[1:]),
         settings=LatencySettings(rounds=rounds, vit_rounds=vit_rounds, threads=threads),
         machine=describe_machine(),
         cases=(_demo_case(rounds, threads), _vit_case(vit_rounds, threads, vit_bundle)),

@@ -63,6 +63,14 @@ class Report:
     """Median of each stage of `Predictor.predict` on the example exam, files on disk, warm."""
 
 
+def absences(reasons: Mapping[str, str]) -> str:
+    """Say why each device in each precision has no figure, a reason once for all that share it."""
+    sharing: dict[str, list[str]] = {}
+    for one, reason in reasons.items():
+        sharing.setdefault(reason.rstrip("."), []).append(one)
+    return "; ".join(f"{', '.join(ones)}: {reason}" for reason, ones in sharing.items())
+
+
 def to_markdown(report: Report) -> str:
     """Lay the report out as tables, with everything one needs to judge the numbers."""
     lines = [f"`{report.command}`, {report.machine.line()}", ""]
@@ -81,8 +89,7 @@ def to_markdown(report: Report) -> str:
                 f"{timing.speedup:.2f} | {'' if difference is None else f'{difference:.1e}'} |"
             )
         if case.skipped:
-            skipped = "; ".join(f"{device}: {why}" for device, why in case.skipped.items())
-            lines += ["", f"Not measured: {skipped}."]
+            lines += ["", f"Not measured: {absences(case.skipped)}."]
         lines.append("")
     lines += [
         "The difference of a logit is the worst over the bundle's golden exams, against the "

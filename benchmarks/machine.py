@@ -1,18 +1,20 @@
-"""What a figure was measured with: hardware and versions, to stand beside it."""
+"""What a figure was measured with: command, hardware and versions, to stand beside it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("mammoclip-sdk", "torch", "onnxruntime", "onnxruntime-gpu", "openvino",
-            "tensorrt-rtx-cu13-bindings", "numpy", "pydicom", "imagecodecs", "pillow")  # fmt: skip
+            "tensorrt-rtx-cu13-bindings", "nncf", "numpy", "pydicom", "imagecodecs",
+            "pillow")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,15 @@ class Machine:
             f"{self.processor}, {self.cores} cores, {', '.join(self.gpus) or 'no NVIDIA GPU'}, "
             f"{self.system}, Python {self.python}, {packages}"
         )
+
+
+def command_line(script: str, arguments: Sequence[str]) -> str:
+    """Return a run's command as one would type it, of paths only the last part.
+
+    Where a bundle lies on the machine that measured is nobody else's business.
+    """
+    plain = (Path(part).name if "/" in part else part for part in arguments)
+    return shlex.join(["python", script, *plain])
 
 
 def describe_machine() -> Machine:

@@ -3,7 +3,8 @@
 ``python benchmarks/quantization.py`` takes a bundle's float32 graph through every tool there is
 here, runs the results and the bundle's own int8 graph in ONNX Runtime and in OpenVINO, and judges
 them by the float32 graph's answers to phantoms that none of them was calibrated on. It writes
-``quantization.json`` and ``quantization.md`` into ``benchmarks/results``.
+``quantization.json`` and ``quantization.md`` into ``benchmarks/results``, and the tables into
+``docs/figures.md``.
 
 A tool that this project does not depend on is used where it is importable (``nncf``), else the
 report says that it was absent. Attention's own products stay float32 in every graph but NNCF's,
@@ -12,10 +13,10 @@ which decides for itself.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,25 +26,18 @@ from typing import Annotated, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import typer
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.figures import publish
 from benchmarks.latency import time_in_turn
-from benchmarks.machine import describe_machine
+from benchmarks.machine import command_line, describe_machine
 from benchmarks.quantization_report import Case, Judgement, Report, to_markdown
 from mammoclip_sdk.bundle import Bundle, Finding, Preprocessing, read_bundle
 from mammoclip_sdk.predictor import DEMO_BUNDLE
+from mammoclip_sdk.sessions import openvino, ort
 from training.data import model_input
 from training.phantom import PhantomSettings, make_exam
 
@@ -56,7 +50,7 @@ Views = NDArray[np.float32]
 Run = Callable[[Views], NDArray[np.float32]]
 
 
-class _Exams(CalibrationDataReader):  # type: ignore[misc]
+class _Exams:
     """Exams one by one, as ONNX Runtime's calibration asks for them."""
 
     def __init__(self, exams: Views) -> None:
@@ -82,31 +76,34 @@ def phantoms(preprocessing: Preprocessing, *, seed: int, count: int) -> tuple[Vi
 
 def tools(graph: Path, exams: Views, folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield every tool's graph, made of a float32 one."""
+    ort.load()
+    rounding = importlib.import_module("onnxruntime.quantization")
     dynamic = folder / "dynamic.onnx"
-    quantize_dynamic(
+    rounding.quantize_dynamic(
         graph,
         dynamic,
         per_channel=True,
-        weight_type=QuantType.QInt8,
+        weight_type=rounding.QuantType.QInt8,
         op_types_to_quantize=["MatMul"],
     )
     yield "ONNX Runtime, dynamic, per channel", dynamic
+    kinds, methods = rounding.QuantType, rounding.CalibrationMethod
     for name, activations, method in (
-        ("unsigned activations", QuantType.QUInt8, CalibrationMethod.MinMax),
-        ("signed activations", QuantType.QInt8, CalibrationMethod.MinMax),
-        ("unsigned activations, percentile", QuantType.QUInt8, CalibrationMethod.Percentile),
+        ("unsigned activations", kinds.QUInt8, methods.MinMax),
+        ("signed activations", kinds.QInt8, methods.MinMax),
+        ("unsigned activations, percentile", kinds.QUInt8, methods.Percentile),
     ):
         static = folder / f"{name}.onnx"
-        quantize_static(
+        rounding.quantize_static(
             graph,
             static,
             _Exams(exams),
-            quant_format=QuantFormat.QDQ,
+            quant_format=rounding.QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
             nodes_to_exclude=_inside_attention(graph),
             per_channel=True,
             activation_type=activations,
-            weight_type=QuantType.QInt8,
+            weight_type=rounding.QuantType.QInt8,
             calibrate_method=method,
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )
@@ -145,15 +142,14 @@ def runtimes(graph: Path, threads: int) -> Iterator[tuple[str, Run]]:
 
     OpenVINO also in bfloat16, which is what the float32 graph competes with on newer CPUs.
     """
-    options = onnxruntime.SessionOptions()
+    runtime = ort.load()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     yield "ONNX Runtime", lambda views: session.run(None, {"views": views})[0]
     if importlib.util.find_spec("openvino") is None:
         return
-    import openvino
-
-    core = openvino.Core()
+    core = openvino.load().Core()
     for name, hint in (("OpenVINO", "f32"), ("OpenVINO, bf16", "bf16")):
         settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
         request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
@@ -260,13 +256,14 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Timed exams of each contender.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads of each.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    documents: Annotated[bool, typer.Option(help="Write the tables into the documents.")] = True,
 ) -> None:
     """Measure, print and write the comparison of tools."""
     logging.disable(logging.WARNING)  # the tools' advice to call them otherwise
     paths: Sequence[Path] = bundles or [DEMO_BUNDLE]
     settings = {"exams": exams, "calibration": calibration, "rounds": rounds, "threads": threads}
     report = Report(
-        command=shlex.join(["python", "benchmarks/quantization.py", *sys.argv[1:]]),
+        command=command_line("benchmarks/quantization.py", sys.argv[1:]),
         machine=describe_machine(),
         cases=tuple(compare(read_bundle(path), **settings) for path in paths),
     )
@@ -274,6 +271,8 @@ def main(
     (out / "quantization.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
     text = to_markdown(report)
     (out / "quantization.md").write_text("# Tools for eight bits\n\n" + text)
+    if documents:
+        publish("quantization", text)
     Console().print(text, markup=False, highlight=False)
 
 

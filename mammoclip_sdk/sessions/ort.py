@@ -1,4 +1,4 @@
-"""ONNX Runtime, on CPU or CUDA; the sole importer of onnxruntime.
+"""ONNX Runtime, on CPU or CUDA; the sole importer of onnxruntime, and without its telemetry.
 
 ONNX Runtime falls back to the CPU without an error when CUDA does not load, and rounds float32 to
 TF32 on the GPU unless told otherwise. Here the first is an error, for the whole graph and for any
@@ -56,14 +56,14 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(dou
 def is_available(device: str) -> bool:
     """Whether ONNX Runtime is installed with the device's provider (its driver may still fail)."""
     try:
-        return _PROVIDERS[device][0] in _import().get_available_providers()
+        return _PROVIDERS[device][0] in load().get_available_providers()
     except RuntimeNotInstalledError:
         return False
 
 
 def open_session(bundle: Bundle, device: str, *, precision: str, threads: int | None) -> OrtSession:
     """Load the bundle's graph from its verified bytes; see `sessions.open_session`."""
-    runtime = _import()
+    runtime = load()
     provider, provider_options = _PROVIDERS[device]
     if provider not in runtime.get_available_providers():
         raise RuntimeNotInstalledError(
@@ -187,7 +187,22 @@ class OrtSession:
         self._session = None
 
 
-def _import() -> Any:
+def load() -> Any:
+    """Import onnxruntime so that it neither reports its use to its maker nor prepares to.
+
+    From 1.29 on, its import alone writes a device's id below the user's cache folder and starts
+    threads that send events over the network, unless ``ORT_DISABLE_TELEMETRY`` is set by then
+    (github.com/microsoft/onnxruntime/pull/27379). On Windows the system collects its events, and
+    only the call stops that. Where an application imported onnxruntime itself before, no more than
+    the call is left to do. The variable stays set, for the processes that this one may start.
+
+    Raises
+    ------
+    RuntimeNotInstalledError
+        It is not installed, or does not load.
+    RuntimeConflictError
+        Two packages of it are installed over each other.
+    """
     installed = _installed_packages()
     if len(installed) > 1:
         keep = "onnxruntime-gpu" if "onnxruntime-gpu" in installed else installed[-1]
@@ -199,8 +214,9 @@ def _import() -> Any:
             remedy=f"pip uninstall {' '.join(remove)}, then pip install --force-reinstall "
             f"--no-deps {keep} (to run on the CPU alone, keep onnxruntime instead).",
         )
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
-        return importlib.import_module("onnxruntime")
+        runtime = importlib.import_module("onnxruntime")
     except (ImportError, OSError) as error:
         raise RuntimeNotInstalledError(
             "onnxruntime",
@@ -208,6 +224,8 @@ def _import() -> Any:
             expected="ONNX Runtime",
             remedy=f"{INSTALL['cpu']}, or for NVIDIA GPUs {INSTALL['cuda']}.",
         ) from error
+    runtime.disable_telemetry_events()
+    return runtime
 
 
 def _installed_packages() -> list[str]:
