@@ -120,6 +120,9 @@ def to_markdown(one: Export) -> str:
         "|---|---|---|---|---|---|---|",
         *map(_comparison_line, certificate.comparisons),
         "",
+        "Random weights do not tell malignant exams from others, so that no area under the curve "
+        "could change: it is not judged here.",
+        "",
         *([f"Not compared: {_absences(certificate)}.", ""] if certificate.absent else []),
         *_engine_lines(one),
     ]
@@ -133,15 +136,15 @@ def _of_engine(stage: Mapping[str, object]) -> bool:
 def _comparison_line(comparison: Comparison) -> str:
     measured = comparison.agreement
     probabilities = [f.probability.value for f in measured.findings if f.probability]
-    areas = [abs(f.auc.difference.estimate) for f in measured.findings if f.auc]
     values = [
         *(None if one is None else one.value
           for one in (measured.logit, measured.cosine, measured.length)),
         max(probabilities, default=None),
-        max(areas, default=None),
     ]  # fmt: skip
     cells = " | ".join("" if value is None else f"{value:.1e}" for value in values)
-    return f"| {comparison.runtime} | {comparison.precision} | {cells} |"
+    judged = [gate for gate in comparison.gates if gate.quantity == "auc"]
+    areas = {"not judged" if gate.value is None else f"{gate.value:.1e}" for gate in judged}
+    return f"| {comparison.runtime} | {comparison.precision} | {cells} | {', '.join(areas)} |"
 
 
 def _absences(certificate: Certificate) -> str:

@@ -482,3 +482,16 @@ def test_a_process_that_was_forked_while_a_thread_reads_a_header_reads_as_well()
     deadline.cancel()
     os.waitpid(child, 0)
     assert said == ",".join(VIEWS)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no folder is opened beside another there")
+def test_folders_beyond_the_longest_path_are_told_and_the_exam_is_read(tmp_path: Path) -> None:
+    exams.write_exam(tmp_path, PLAIN)
+    opened = [os.open(tmp_path, os.O_RDONLY)]
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=opened[-1])
+        opened.append(os.open("d" * 200, os.O_RDONLY, dir_fd=opened[-1]))
+    for folder in opened:
+        os.close(folder)
+    (note,) = read_exam(tmp_path).notes
+    assert "a folder that cannot be read (OSError)" in note
