@@ -1,6 +1,7 @@
 """Cohorts: strict manifests, splits that keep patients apart, and fine-tuning from files."""
 
 import csv
+import hashlib
 from dataclasses import replace
 
 import pydicom
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mammoclip_sdk.bundle import read_bundle
-from mammoclip_sdk.errors import MammoClipError, UnsupportedImageError
+from mammoclip_sdk.errors import UnsupportedImageError
 from mammoclip_sdk.exam import PLAIN, VIEWS, Acceptance, Device
 from mammoclip_sdk.predictor import DEMO_BUNDLE
 from training.checkpoint import base_sha256
 from training.cohort import CohortExam, devices, load, read_manifest, split
 from training.data import phantom_set
 from training.demo_model import ACCEPTANCE, DEMO
+from training.errors import CohortError
 from training.fine_tune import main as fine_tune
 from training.model import MammoClip
 from training.phantom import PhantomSettings
@@ -53,7 +55,7 @@ def test_a_phantom_manifest_is_a_cohort_and_gives_the_phantoms_tensors(manifest,
     exams = read_manifest(manifest)
     assert len(exams) == 24
     made = phantom_set(PHANTOM, 3, PREPROCESSING, cache=tmp_path / "set", workers=1)
-    read = load(exams[:3], PREPROCESSING, what="exams", acceptance=PLAIN, workers=1)
+    read = load(exams[:3], PREPROCESSING, acceptance=PLAIN, workers=1)
     assert torch.equal(read.views, made.views)
     assert torch.equal(read.malignant, made.malignant)
 
@@ -73,12 +75,12 @@ def with_implants(manifest, folder):
 def test_a_cohort_with_implants_is_read_only_where_they_are_accepted(manifest, tmp_path):
     exam = with_implants(manifest, tmp_path)
     accepting = Acceptance(implants=True, synthetic_2d=False, devices=())
-    with pytest.raises(UnsupportedImageError) as caught:
-        load((exam,), PREPROCESSING, what="exams", acceptance=PLAIN, workers=1)
-    assert caught.value.code == "implant"
+    with pytest.raises(CohortError, match="1 of 1 exams") as caught:
+        load((exam,), PREPROCESSING, acceptance=PLAIN, workers=1)
+    assert "IM0001.dcm: found a breast with an implant" in caught.value.remedy
     with pytest.raises(UnsupportedImageError):
         devices([exam], PLAIN)
-    read = load((exam,), PREPROCESSING, what="exams", acceptance=accepting, workers=1)
+    read = load((exam,), PREPROCESSING, acceptance=accepting, workers=1)
     assert len(read) == 1
     assert len(devices([exam], accepting)) == 1
 
@@ -127,14 +129,72 @@ def test_a_manifest_without_a_column_or_an_exam_is_refused(tmp_path):
         read_manifest(path)
 
 
-def test_a_file_of_another_view_than_the_manifest_says_ends_the_run(manifest, tmp_path):
-    def swap(rows):
-        rows[0]["file"], rows[1]["file"] = rows[1]["file"], rows[0]["file"]
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+def test_a_manifest_may_come_from_a_spreadsheet(manifest, tmp_path, mark):
+    path = rewrite(manifest, tmp_path / "m.csv", lambda rows: rows)
+    path.write_bytes(mark + path.read_bytes())
+    assert len(read_manifest(path)) == 24
+
+
+def test_a_manifest_of_another_encoding_or_separator_is_refused(manifest, tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_bytes("exam,malignant,view,file\nMädchen,0,LCC,a\n".encode("latin-1"))
+    with pytest.raises(CohortError, match=r"m\.csv: found text that is no CSV in UTF-8"):
+        read_manifest(path)
+    path.write_text("exam;malignant;view;file\n")
+    with pytest.raises(CohortError, match="no column exam, malignant, view, file among exam;mal"):
+        read_manifest(path)
+
+
+def test_a_row_that_ends_early_is_a_problem_of_its_exam(manifest, tmp_path):
+    path = rewrite(manifest, tmp_path / "m.csv", lambda rows: rows)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], ",".join(lines[4].split(",")[:2]), *lines[5:]]))
+    with pytest.raises(CohortError, match=r"exam-0021-00000 has the views \[''"):
+        read_manifest(path)
+
+
+def test_a_file_in_two_exams_is_refused(manifest, tmp_path):
+    def share(rows):
+        rows[4]["file"] = rows[0]["file"]
         return rows
 
-    exams = read_manifest(rewrite(manifest, tmp_path / "m.csv", swap))
-    with pytest.raises(MammoClipError, match="LCC"):
-        load(exams[:1], PREPROCESSING, what="exams", acceptance=PLAIN, workers=1)
+    with pytest.raises(CohortError, match=r"1 problems: .*IM0001\.dcm is named 2 times"):
+        read_manifest(rewrite(manifest, tmp_path / "m.csv", share))
+
+
+def test_every_exam_that_cannot_be_read_is_named(manifest, tmp_path):
+    def spoil(rows):
+        rows[0]["file"], rows[1]["file"] = rows[1]["file"], rows[0]["file"]
+        rows[8]["file"] = str(tmp_path / "none.dcm")
+        return rows
+
+    (tmp_path / "none.dcm").write_text("no image")
+    exams = read_manifest(rewrite(manifest, tmp_path / "m.csv", spoil))
+    with pytest.raises(CohortError) as caught:
+        load(exams[:3], PREPROCESSING, acceptance=PLAIN, workers=1)
+    assert caught.value.found.startswith("2 of 3 exams")
+    first, *lines = caught.value.remedy.split("\n  ")
+    assert first == "Mend them, or take them out of the manifest:"
+    assert [line.split(": ")[0] for line in lines] == ["exam-0021-00000", "exam-0021-00002"]
+    assert "LCC" in lines[0]
+    assert "none.dcm" in lines[1]
+
+
+def test_a_patient_with_several_exams_must_be_named(manifest, tmp_path):
+    first, second, other = read_manifest(manifest)[:3]
+    files = {}
+    for view, path in second.files.items():
+        image = pydicom.dcmread(path)
+        image.PatientID = pydicom.dcmread(first.files[view]).PatientID
+        files[view] = tmp_path / path.name
+        image.save_as(files[view])
+    again = replace(second, files=files)
+    with pytest.raises(CohortError) as caught:
+        load((first, other, again), PREPROCESSING, acceptance=PLAIN, workers=1)
+    assert caught.value.found == f"one Patient ID in the exams {first.name}, {again.name}"
+    named = [replace(exam, patient="somebody") for exam in (first, again)]
+    assert len(load(named, PREPROCESSING, acceptance=PLAIN, workers=1)) == 2
 
 
 @given(
@@ -188,7 +248,7 @@ def classes(manifest, seed):
 
 def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path):
     out = tmp_path / "checkpoint"
-    seed = next(seed for seed in range(500) if classes(manifest, seed) >= 2)
+    seed = 226  # one after whose epoch the malignant exams of the calibration part score higher
     result = command(
         "--manifest", manifest, "--out", out, "--model", "phantom-clip",
         "--pretrained", "random", "--height", 64, "--width", 32,
@@ -197,14 +257,20 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
         "--limitation", "One epoch.",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "epoch 1 of 1: loss 0." in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     checkpoint = load_checkpoint(out)
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert checkpoint.record.report["manifest_sha256"] == digest
     (finding,) = checkpoint.record.findings
     assert finding.calibration is not None
     assert checkpoint.record.measurements[0].data.startswith("test part of manifest.csv")
     assert checkpoint.record.settings["training"]["epochs"] == 1
+    assert "model" not in checkpoint.record.settings  # nor where its weights lay
     assert checkpoint.model.config.image_size == (64, 32)
     parts = split(read_manifest(manifest), seed=seed, calibration_share=0.15, test_share=0.15)
     malignant = sum(exam.malignant for exam in parts.training)
+    assert f"training: {len(parts.training)} exams, {malignant} malignant" in result.output
     card = checkpoint.record.model_card
     assert card.licence == "CC-BY-4.0"
     assert card.training_data == (
@@ -221,21 +287,39 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
     )
 
 
-def test_a_split_without_both_classes_is_refused_before_any_image_is_read(manifest, tmp_path):
-    seed = next(seed for seed in range(500) if classes(manifest, seed) < 2)
-    result = command(
-        "--manifest",
-        manifest,
-        "--out",
-        tmp_path / "checkpoint",
-        "--seed",
-        seed,
-        "--pretrained",
-        "random",
-    )
-    assert result.exit_code == 2
-    assert "at least two of each class" in " ".join(result.output.split())
-    assert "epoch" not in result.output
+def test_what_can_be_refused_without_an_image_is_refused_before_one_is_read(
+    manifest, tmp_path, monkeypatch
+):
+    def read(*_, **__):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("training.fine_tune.load", read)
+    seeds = {
+        good: next(seed for seed in range(500) if (classes(manifest, seed) >= 2) == good)
+        for good in (True, False)
+    }
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    for arguments, reason in (
+        (("--seed", seeds[False]), "at least two of each class in every part"),
+        (("--out", tmp_path / "taken"), "taken exists and is no checkpoint"),
+        (("--batch-size", 64), "examples for batches of 64"),
+        (("--pretrained", tmp_path / "none.pt"), "no file"),
+        (("--n-local", 9), "n_local is 9"),
+        (
+            ("--positive-prompt", "malignant " * 40),
+            "a prompt: found more than 30 tokens: 'malignant",
+        ),
+    ):
+        result = command(
+            "--manifest", manifest, "--out", tmp_path / "checkpoint", "--model", "phantom-clip",
+            "--pretrained", "random", "--height", 64, "--width", 32, "--batch-size", 4,
+            "--seed", seeds[True], *arguments,
+        )  # fmt: skip
+        assert result.exit_code == 2, result.output
+        assert result.output.startswith("No checkpoint was written: ")
+        assert reason in result.output
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_unusable_input_exits_with_2_and_leaves_nothing(tmp_path):

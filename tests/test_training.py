@@ -2,19 +2,26 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.loss import ClipLoss
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
 from mammoclip_sdk.exam import VIEWS, View
 from training import data
 from training.adapters import AdapterConfig
 from training.data import ExamSet, augment, phantom_set, swap_sides
+from training.errors import TrainingError, UnusableInputError
+from training.evaluation import ScoredSet, fit_calibration, measured_auc
 from training.model import MammoClip, ModelConfig
 from training.phantom import PhantomSettings
 from training.pretrain import PretrainSettings, PretrainStage, make_optimizer, pretrain
+from training.provenance import git_commit
 from training.train import TrainSettings, malignancy_logits, train_adapters
 
 ADAPTER = AdapterConfig(rank=4, activation="gelu", placement="both", connection="serial", scale=1.0)
@@ -78,6 +85,119 @@ def test_the_same_seed_gives_the_same_weights():
         train_adapters(model, short, bright_exams(), report=lambda *_: None)
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+class StopError(Exception):
+    """The power failed."""
+
+
+def interrupted(file, epochs):
+    """Train until so many epochs are over."""
+    losses = []
+
+    def report(_, loss):
+        losses.append(loss)
+        if len(losses) == epochs:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train_adapters(fresh(), SETTINGS, bright_exams(), report=report, unfinished=file)
+    return losses
+
+
+def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+    whole, expected = fresh(), []
+    train_adapters(whole, SETTINGS, bright_exams(), report=lambda _, x: expected.append(x))
+    interrupted(tmp_path / "state", 2)
+    interrupted(tmp_path / "state", 4)
+    model, losses = fresh(), []
+    torch.manual_seed(99)
+    file = tmp_path / "state"
+    train_adapters(
+        model, SETTINGS, bright_exams(), report=lambda _, x: losses.append(x), unfinished=file
+    )
+    assert losses == expected
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_training_goes_on_with_its_own_state_alone(tmp_path):
+    file = tmp_path / "state"
+    interrupted(file, 1)
+    other_exams = bright_exams()
+    other_exams.views[3, 2, 0, 4, 4] += 1
+    for model, changed, exams in (
+        (fresh(seed=5), SETTINGS, bright_exams()),
+        (fresh(), replace(SETTINGS, learning_rate=1e-3), bright_exams()),
+        (fresh(), SETTINGS, other_exams),
+    ):
+        with pytest.raises(TrainingError, match="a run with other settings, weights or exams"):
+            train_adapters(model, changed, exams, report=pytest.fail, unfinished=file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(TrainingError, match="no state that can be read"):
+        train_adapters(fresh(), SETTINGS, bright_exams(), report=pytest.fail, unfinished=file)
+
+
+def test_a_loss_that_is_no_number_ends_the_training():
+    steep = replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"a loss of nan; .* Lower the learning rate"):
+        train_adapters(fresh(), steep, bright_exams(), report=lambda *_: None)
+
+
+def test_exams_that_do_not_fill_a_batch_are_refused():
+    with pytest.raises(TrainingError, match="found 7 examples for batches of 8"):
+        train_adapters(fresh(), SETTINGS, bright_exams(7), report=pytest.fail)
+
+
+def test_calibration_is_scikit_learns_sigmoid_at_any_scale_of_the_logits():
+    rng = np.random.default_rng(4)
+    positive = np.arange(60) % 3 == 0
+    logits = 5 + 0.02 * (rng.normal(size=60) + positive)
+    scores = FrozenEstimator(LogisticRegression().fit([[0.0], [1.0]], [0, 1]))
+    expected = CalibratedClassifierCV(scores, method="sigmoid", ensemble=False)
+    sigmoid = expected.fit((logits / 0.02)[:, None], positive).calibrated_classifiers_[0]
+    weight, bias = scores.estimator.coef_[0, 0], scores.estimator.intercept_[0]
+    a, b = sigmoid.calibrators[0].a_, sigmoid.calibrators[0].b_
+    found = fit_calibration(positive, logits, data="drawn")
+    assert found.slope == pytest.approx(-a * weight / 0.02, rel=1e-3)
+    assert found.intercept == pytest.approx(-a * bias - b, rel=1e-3)
+
+
+def test_calibration_of_parted_classes_is_finite_and_of_reversed_ones_refused():
+    positive, logits = np.array([False, False, True, True]), np.array([-2.0, -1.0, 1.0, 2.0])
+    found = fit_calibration(positive, logits, data="four exams")
+    # Platt's targets for two of each class: 3/4 and 1/4.
+    assert 0.5 < found.slope < 1.5
+    assert found.intercept == pytest.approx(0, abs=1e-6)
+    with pytest.raises(TrainingError, match="four exams: found a calibration slope of -"):
+        fit_calibration(~positive, logits, data="four exams")
+    with pytest.raises(TrainingError, match="malignant exams do not score higher"):
+        fit_calibration(positive, np.ones(4), data="equal logits")
+
+
+@pytest.mark.parametrize(
+    ("logits", "estimate", "lower", "upper"),
+    # Wilson's for 5 of 5, 0 of 5 and 2.5 of 5: z²/(n + z²), and 1/2 ± z/2/sqrt(n + z²).
+    [
+        (np.arange(25.0), 1.0, 0.565518, 1.0),
+        (-np.arange(25.0), 0.0, 0.0, 0.434482),
+        (np.zeros(25), 0.5, 0.170424, 0.829576),
+    ],
+)
+def test_a_ranking_without_a_mistake_is_no_proof_of_a_perfect_model(logits, estimate, lower, upper):
+    scored = ScoredSet(positive=np.arange(25) >= 20, logits=logits, data="25 exams")
+    value = measured_auc("AUC", "malignancy", scored).value
+    assert value.method == "wilson"
+    assert (value.estimate, value.lower, value.upper) == pytest.approx(
+        (estimate, lower, upper), abs=1e-6
+    )
+
+
+def test_a_model_is_not_made_where_its_origin_cannot_be_told(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UnusableInputError, match="Clone it instead"):
+        git_commit()
 
 
 def test_a_model_of_two_views_never_sees_the_other_two():

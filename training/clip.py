@@ -1,13 +1,12 @@
 """What is taken from open_clip: configurations, modules, published weights, tokenizers.
 
-The only file that imports open_clip.
+Besides `tokenizer`, the only file that imports open_clip.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
+
+from training.errors import UnusableInputError
+from training.tokenizer import tokenizer_name, tokenizer_of, tokenizer_sha256
 
 CONFIGS = Path(__file__).parent / "configs"
 CLIP_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
@@ -50,7 +52,7 @@ def architecture_of(name: str) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    UnusableInputError
         The name is not known, or the architecture is not supported.
     """
     path = Path(name) if name.endswith(".json") else CONFIGS / f"{name}.json"
@@ -59,9 +61,11 @@ def architecture_of(name: str) -> dict[str, Any]:
     elif name in open_clip.list_models():
         architecture = deepcopy(open_clip.get_model_config(name))
     else:
-        raise ValueError(
-            f"open_clip model {name!r}: no such name in open_clip {open_clip.__version__} and no "
-            f"file {path.name}; expected one of open_clip.list_models() or a JSON file"
+        raise UnusableInputError(
+            f"open_clip model {name!r}",
+            found=f"no such name in open_clip {open_clip.__version__}, and no file {path.name}",
+            expected="one of open_clip.list_models(), or a JSON file",
+            remedy="Check the name, or name the file.",
         )
     refuse_unsupported(name, architecture)
     return architecture
@@ -72,16 +76,18 @@ def refuse_unsupported(name: str, architecture: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    ValueError
+    UnusableInputError
         Naming every such part.
     """
     configs = ("vision_cfg", "text_cfg")
     if not isinstance(architecture, Mapping) or not all(
         isinstance(architecture.get(key), Mapping) for key in configs
     ):
-        raise ValueError(
-            f"open_clip model {name!r}: found no {' and '.join(configs)}; expected the JSON object "
-            "of an open_clip configuration with both"
+        raise UnusableInputError(
+            f"open_clip model {name!r}",
+            found=f"no {' and '.join(configs)}",
+            expected="the JSON object of an open_clip configuration with both",
+            remedy="Name another file.",
         )
     vision, text = (architecture[key] for key in configs)
     problems = [
@@ -94,15 +100,19 @@ def refuse_unsupported(name: str, architecture: Mapping[str, Any]) -> None:
             "fixed position embeddings": vision.get("pos_embed_type", "learnable") != "learnable",
             "a Hugging Face text encoder": text.get("hf_model_name"),
             "a text class token": text.get("embed_cls"),
+            # open_clip itself cannot run it.
+            "attention by cosine": any(c.get("scaled_cosine_attn") for c in (vision, text)),
             "a multimodal decoder": architecture.get("multimodal_cfg"),
         }.items()
         if found
     ]
     if problems:
-        raise ValueError(
-            f"open_clip model {name!r} has {', '.join(problems)}; supported are open_clip's own "
-            "VisionTransformer with class-token pooling and learned positions, and its own text "
-            "transformer, such as ViT-B-32, ViT-B-16, ViT-L-14 and their -quickgelu variants"
+        raise UnusableInputError(
+            f"open_clip model {name!r}",
+            found=", ".join(problems),
+            expected="open_clip's own VisionTransformer with class-token pooling and learned "
+            "positions, and its own text transformer",
+            remedy="Take one such as ViT-B-32, ViT-B-16, ViT-L-14 or their -quickgelu variants.",
         )
 
 
@@ -232,69 +242,3 @@ def interpolate_positions(embedding: Tensor, old: tuple[int, int], new: tuple[in
     grid = embedding[1:].reshape(1, *old, -1).permute(0, 3, 1, 2)
     grid = functional.interpolate(grid, size=tuple(new), mode="bicubic", antialias=True)
     return torch.cat([embedding[:1], grid.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1)])
-
-
-def tokenizer_name(architecture: Mapping[str, Any]) -> str:
-    """Say which tokenizer `tokenizer_of` returns, for the record."""
-    text = architecture["text_cfg"]
-    name = text.get("hf_tokenizer_name") or "CLIP byte-pair encoding (open_clip.SimpleTokenizer)"
-    return f"{name}, {text.get('context_length', 77)} tokens"
-
-
-def tokenizer_sha256(architecture: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what cuts a text into tokens, whatever file it came in.
-
-    It is of JSON: settings, tokens by id and merges by rank, or Hugging Face's ``tokenizer.json``.
-
-    Raises
-    ------
-    ValueError
-        A tokenizer from Hugging Face without that form.
-    """
-    text = architecture["text_cfg"]
-    tokenizer = _tokenizer(text)
-    content: dict[str, Any] = {"settings": text.get("tokenizer_kwargs", {})}
-    if text.get("hf_tokenizer_name"):
-        backend = getattr(tokenizer.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            name = text["hf_tokenizer_name"]
-            raise ValueError(f"tokenizer {name!r} has no tokenizer.json; expected one, a fast one")
-        content["tokenizer.json"] = json.loads(backend.to_str())
-    else:
-        content["tokens"] = sorted(tokenizer.encoder, key=tokenizer.encoder.__getitem__)
-        content["merges"] = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _tokenizer(text: Mapping[str, Any]) -> Any:
-    keys = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
-    if text.get("hf_tokenizer_name"):
-        return open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], **keys)
-    return open_clip.SimpleTokenizer(**keys)
-
-
-def tokenizer_of(architecture: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
-    """Return the model's tokenizer: texts to ids (K, context length).
-
-    It raises `ValueError` for a text that does not fit; cut short, a prompt could lose the word
-    that matters.
-    """
-    text = architecture["text_cfg"]
-    room = text.get("context_length", 77) - 2  # the start and the end of the text take one each
-    tokenizer = _tokenizer(text)
-    if text.get("hf_tokenizer_name"):
-
-        def count(sentence: str) -> int:
-            return len(tokenizer.tokenizer.encode(sentence, add_special_tokens=False))
-    else:
-
-        def count(sentence: str) -> int:
-            return len(tokenizer.encode(sentence))
-
-    def tokenize(texts: list[str]) -> Tensor:
-        for sentence in texts:
-            if count(sentence) > room:
-                raise ValueError(f"text of more than {room} tokens: {sentence!r}; shorten it")
-        return tokenizer(texts)
-
-    return tokenize

@@ -42,7 +42,16 @@ PREPROCESSING = Preprocessing(
 _CHUNK = 25
 """Exams a worker makes at a time."""
 _DRAWING = frozenset(
-    {"phantom", "breast", "lesions", "lead_marker", "vendors", "vendor_profiles", "stored_values"}
+    {
+        "phantom",
+        "phantom_settings",
+        "breast",
+        "lesions",
+        "lead_marker",
+        "vendors",
+        "vendor_profiles",
+        "stored_values",
+    }
 )
 """Modules of this folder that decide the pixels and headers of an exam."""
 

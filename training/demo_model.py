@@ -15,6 +15,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import get_console
 from rich.console import Console
 
 from mammoclip_sdk.bundle import ModelCard, Preprocessing
@@ -240,7 +241,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for exams and checkpoint.")],
 ) -> None:
     """Make the demo model's checkpoint from nothing."""
-    make_demo_model(DEMO, out, Console())
+    make_demo_model(DEMO, out, get_console())
 
 
 if __name__ == "__main__":

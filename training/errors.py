@@ -29,6 +29,14 @@ class CheckpointError(UnusableInputError):
     """A checkpoint folder is not what it says, or is none."""
 
 
+class CohortError(UnusableInputError):
+    """Exams, or the manifest that lists them, that no model can be trained or measured on."""
+
+
+class TrainingError(UnusableInputError):
+    """Settings with which training cannot run, or went astray."""
+
+
 def together(problems: Sequence[str]) -> str:
     """Put problems into one sentence; of very many, the first ones and how many more."""
     more = len(problems) - _SHOWN

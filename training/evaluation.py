@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mammoclip_sdk.bundle import Calibration, Interval, Measurement, OperatingPoint
 from training.checkpoint import TrainedFinding
+from training.errors import TrainingError
 from training.train import TrainSettings
 
 LEVEL = 0.95
@@ -49,7 +50,7 @@ def auc_interval(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> In
     )
 
 
-def wilson_interval(successes: int, trials: int) -> Interval:
+def wilson_interval(successes: float, trials: int) -> Interval:
     """Return a proportion with Wilson's score interval."""
     if trials < 1:
         raise ValueError("found no trials; expected at least one")
@@ -70,10 +71,35 @@ def wilson_interval(successes: int, trials: int) -> Interval:
 def fit_calibration(
     positive: NDArray[np.bool_], logits: NDArray[np.float64], *, data: str
 ) -> Calibration:
-    """Fit Platt scaling to logits (N,), positive minus negative prompt, of exams not trained on."""
-    model = LogisticRegression(C=np.inf).fit(logits[:, None], positive)
+    """Fit Platt scaling to logits (N,), positive minus negative prompt, of exams not trained on.
+
+    With Platt's targets, which are a little less than 1 and more than 0 (Advances in Large Margin
+    Classifiers, 1999), there is a best slope even where a threshold parts the classes.
+
+    Raises
+    ------
+    TrainingError
+        The logits do not rise with the label, so that no probability can be made of them.
+    """
+    count, others = int(positive.sum()), int((~positive).sum())
+    target = np.where(positive, (count + 1) / (count + 2), 1 / (others + 2))
+    mean, spread = float(logits.mean()), float(logits.std()) or 1.0
+    scaled = np.tile((logits - mean) / spread, 2)[:, None]
+    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
+        scaled,
+        np.repeat([True, False], len(logits)),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    slope = float(model.coef_[0, 0]) / spread
+    if slope <= 0:
+        raise TrainingError(
+            data,
+            found=f"a calibration slope of {slope:.3g}: malignant exams do not score higher",
+            expected="a positive one, of a model that has learned something",
+            remedy="Train for more epochs, on more exams, or from other base weights.",
+        )
     return Calibration(
-        slope=float(model.coef_[0, 0]), intercept=float(model.intercept_[0]), fitted_on=data
+        slope=slope, intercept=float(model.intercept_[0]) - slope * mean, fitted_on=data
     )
 
 
@@ -123,11 +149,20 @@ class ScoredSet:
 
 
 def measured_auc(name: str, finding: str, scored: ScoredSet) -> Measurement:
-    """Measure the area under the ROC curve."""
+    """Measure the area under the ROC curve.
+
+    Where DeLong's interval has no width, as for a ranking without a mistake, it is Wilson's, for
+    as many trials as the rarer class has exams: no AUC varies more (Birnbaum and Klose, Annals of
+    Mathematical Statistics 28:933, 1957).
+    """
+    value = auc_interval(scored.positive, scored.logits)
+    if value.lower == value.upper:
+        rarer = min(int(scored.positive.sum()), int((~scored.positive).sum()))
+        value = wilson_interval(value.estimate * rarer, rarer)
     return Measurement(
         name=name,
         finding=finding,
-        value=auc_interval(scored.positive, scored.logits),
+        value=value,
         exams=len(scored.logits),
         data=scored.data,
     )

@@ -3,7 +3,8 @@
 ``python -m training.fine_tune --manifest M.csv --model ViT-B-16 --pretrained openai --out FOLDER``
 
 ``--pretrained`` takes an open_clip tag, a weights file or a checkpoint folder; where the hub
-cannot be reached, one of the latter two.
+cannot be reached, one of the latter two. The state after each epoch lies in ``FOLDER.unfinished``:
+the same command goes on from there, and deletes it when the checkpoint is written.
 """
 
 from __future__ import annotations
@@ -14,21 +15,28 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import get_console
 from rich.console import Console
 
-from mammoclip_sdk.bundle import ModelCard, Preprocessing
+from mammoclip_sdk.bundle import ModelCard, Preprocessing, sha256
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import Acceptance
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance, base_sha256
-from training.cohort import Split, devices, load, read_manifest, split
-from training.data import PREPROCESSING
+from training.checkpoint_folder import check_free
+from training.cohort import CohortExam, Split, devices, load, read_manifest, split
+from training.data import PREPROCESSING, ExamSet
+from training.errors import CohortError
 from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig
+from training.pretrain import require_batch
 from training.provenance import git_commit
 from training.saved_model import save_checkpoint
 from training.train import TrainSettings, malignancy_logits, train_adapters
 
+ADAPTER = AdapterConfig(
+    rank=None, activation="gelu", placement="mlp", connection="serial", scale=1.0
+)
 INTENDED_USE = "Research on the cohort the model was trained on."
 
 
@@ -62,36 +70,28 @@ def fine_tune(
 ) -> None:
     """Train the adapters and write a checkpoint with calibration and measured AUC.
 
+    What can be refused without reading an image is refused before that.
+
     Raises
     ------
-    ValueError
-        The manifest, the model or the split cannot be used.
-    MammoClipError
-        An exam cannot be read.
+    UnusableInputError, ValueError
+        The manifest, an exam, the model or the split cannot be used, or nothing was learned.
+    OSError
+        ``out`` is taken, or the disk refused.
     """
+    check_free(out)
     provenance = Provenance(git_commit=git_commit(), seed=settings.training.seed, command=command)
-    parts = split(
-        read_manifest(manifest),
-        seed=settings.training.seed,
-        calibration_share=settings.calibration_share,
-        test_share=settings.test_share,
-    )
-    _check_classes(parts)
-    acceptance = _acceptance(settings, parts)
+    parts = _split(settings, manifest)
     torch.manual_seed(settings.training.seed)
     model = MammoClip(settings.model)
+    model.tokenize([settings.training.negative_prompt, settings.training.positive_prompt])
     started_from = base_sha256(model.state_dict())
-    losses: list[float] = []
-
-    def report(_: str, loss: float) -> None:
-        losses.append(loss)
-        console.print(f"epoch {len(losses)}: loss {loss:.4f}")
-
-    exams = {
-        name: load(getattr(parts, name), settings.preprocessing, what=name, acceptance=acceptance)
-        for name in ("training", "calibration", "test")
-    }
-    train_adapters(model, settings.training, exams["training"], report=report)
+    for name, part in vars(parts).items():
+        console.print(f"{name}: {len(part)} exams, {_malignant(part)} malignant")
+    exams, acceptance = _load(settings, parts)
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    losses = _train(model, settings.training, exams["training"], unfinished, console)
     calibration, test = (
         ScoredSet(
             positive=exams[name].malignant.numpy(),
@@ -101,12 +101,21 @@ def fine_tune(
         for name in ("calibration", "test")
     )
     measurement = measured_auc("AUC", settings.finding, test)
-    console.print(f"AUC {measurement.value.estimate:.3f} on {measurement.exams} exams")
+    auc = measurement.value
+    console.print(
+        f"AUC {auc.estimate:.3f}, {auc.level:.0%} interval {auc.lower:.3f} to {auc.upper:.3f}, "
+        f"on {measurement.exams} exams"
+    )
     save_checkpoint(
         out,
         model,
-        settings=asdict(settings),
-        report={"losses": losses, "trained_share": model.trained_share()},
+        # The model has a key of its own, of which the export leaves out where its weights lay.
+        settings={key: value for key, value in asdict(settings).items() if key != "model"},
+        report={
+            "losses": losses,
+            "trained_share": model.trained_share(),
+            "manifest_sha256": sha256(manifest.read_bytes()),
+        },
         provenance=provenance,
         preprocessing=settings.preprocessing,
         acceptance=acceptance,
@@ -116,10 +125,73 @@ def fine_tune(
         model_card=_model_card(settings, parts, manifest),
         started_from=started_from,
     )
+    unfinished.unlink()
+    console.print(f"Wrote {out}", markup=False, soft_wrap=True)
+
+
+def _split(settings: FineTuneSettings, manifest: Path) -> Split:
+    """Split the cohort, or refuse, before hours of training, one to train or measure nothing on."""
+    parts = split(
+        read_manifest(manifest),
+        seed=settings.training.seed,
+        calibration_share=settings.calibration_share,
+        test_share=settings.test_share,
+    )
+    problems = [
+        f"{_malignant(part)} malignant of {len(part)} exams for {name}"
+        for name, part in vars(parts).items()
+        if not 2 <= _malignant(part) <= len(part) - 2
+    ]
+    if problems:
+        raise CohortError(
+            manifest,
+            found="; ".join(problems),
+            expected="at least two of each class in every part",
+            remedy="Add exams, or try another seed.",
+        )
+    require_batch(len(parts.training), settings.training.batch_size)
+    return parts
+
+
+def _malignant(part: tuple[CohortExam, ...]) -> int:
+    return sum(exam.malignant for exam in part)
+
+
+def _train(
+    model: MammoClip, training: TrainSettings, exams: ExamSet, unfinished: Path, console: Console
+) -> list[float]:
+    """Train the adapters, from where an interrupted run stopped; return the loss of each epoch."""
+    losses: list[float] = []
+
+    def report(_: str, loss: float) -> None:
+        losses.append(loss)
+        console.print(f"epoch {len(losses)} of {training.epochs}: loss {loss:.4f}")
+
+    train_adapters(model, training, exams, report=report, unfinished=unfinished)
+    return losses
+
+
+def _load(settings: FineTuneSettings, parts: Split) -> tuple[dict[str, ExamSet], Acceptance]:
+    """Read the exams of every part, and say what a model that is measured on them may score.
+
+    Other devices of the training part count for nothing.
+    """
+    acceptance = Acceptance(
+        implants=settings.accept_implants, synthetic_2d=settings.accept_synthetic_2d, devices=()
+    )
+    by_name = vars(parts)
+    exams = [exam for part in by_name.values() for exam in part]
+    read = load(exams, settings.preprocessing, acceptance=acceptance)
+    sizes = [len(part) for part in by_name.values()]
+    sets = zip(by_name, read.views.split(sizes), read.malignant.split(sizes), strict=True)
+    return (
+        {name: ExamSet(views=views, malignant=malignant) for name, views, malignant in sets},
+        replace(acceptance, devices=devices(parts.test, acceptance)),
+    )
 
 
 def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> ModelCard:
-    exams, malignant = len(parts.training), sum(exam.malignant for exam in parts.training)
+    exams, malignant = len(parts.training), _malignant(parts.training)
     cohort = f"{settings.training_data.strip()} " if settings.training_data.strip() else ""
     weights = settings.model.pretrained
     base = "random weights" if weights is None else Path(weights).name
@@ -136,28 +208,6 @@ def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> Mod
     )
 
 
-def _check_classes(parts: Split) -> None:
-    """Refuse, before hours of training, a split on which nothing could be measured."""
-    problems = []
-    for name, exams in vars(parts).items():
-        malignant = sum(exam.malignant for exam in exams)
-        if min(malignant, len(exams) - malignant) < 2:
-            problems.append(f"{name} has {malignant} malignant of {len(exams)} exams")
-    if problems:
-        raise ValueError(
-            f"{'; '.join(problems)}; expected at least two of each class in every part. "
-            "Add exams or try another seed."
-        )
-
-
-def _acceptance(settings: FineTuneSettings, parts: Split) -> Acceptance:
-    """What the model is measured on: other devices of the training part count for nothing."""
-    acceptance = Acceptance(
-        implants=settings.accept_implants, synthetic_2d=settings.accept_synthetic_2d, devices=()
-    )
-    return replace(acceptance, devices=devices(parts.test, acceptance))
-
-
 def main(
     manifest: Annotated[
         Path, typer.Option(help="CSV of the exams: exam, malignant, view, file, patient.")
@@ -166,12 +216,14 @@ def main(
         str, typer.Option(help="open_clip tag, weights file, checkpoint folder, or: random.")
     ],
     out: Annotated[Path, typer.Option(help="Checkpoint folder.")],
-    model: Annotated[str, typer.Option(help="open_clip model.")] = "ViT-B-16",
-    height: Annotated[int, typer.Option(help="Rows of the model input.")] = 224,
-    width: Annotated[int, typer.Option(help="Columns of the model input.")] = 224,
+    model: Annotated[
+        str, typer.Option(help="open_clip model; OpenAI's own weights need one with -quickgelu.")
+    ] = "ViT-B-16",
+    height: Annotated[int, typer.Option(min=1, help="Rows of the model input.")] = 224,
+    width: Annotated[int, typer.Option(min=1, help="Columns of the model input.")] = 224,
     n_local: Annotated[int, typer.Option(help="Blocks that see one view at a time.")] = 2,
-    epochs: Annotated[int, typer.Option(help="Passes over the training exams.")] = 30,
-    batch_size: Annotated[int, typer.Option(help="Exams per step.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training exams.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1, help="Exams per step.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW's rate.")] = 1e-3,
     negative_prompt: Annotated[
         str, typer.Option(help="Says that there is no cancer.")
@@ -198,9 +250,6 @@ def main(
     seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = 0,
 ) -> None:
     """Fine-tune the adapters on a cohort. Exit code 2: unusable input."""
-    adapter = AdapterConfig(
-        rank=None, activation="gelu", placement="mlp", connection="serial", scale=1.0
-    )
     try:
         settings = FineTuneSettings(
             model=ModelConfig(
@@ -208,8 +257,8 @@ def main(
                 pretrained=None if pretrained == "random" else pretrained,
                 image_size=(height, width),
                 n_local=n_local,
-                image_adapter=adapter,
-                text_adapter=adapter,
+                image_adapter=ADAPTER,
+                text_adapter=ADAPTER,
             ),
             preprocessing=replace(PREPROCESSING, height=height, width=width),
             training=TrainSettings(
@@ -226,9 +275,11 @@ def main(
             training_data=training_data,
             limitations=tuple(limitations or ()),
         )
-        fine_tune(settings, manifest, out, Console(), command="python -m training.fine_tune")
+        fine_tune(settings, manifest, out, get_console(), command="python -m training.fine_tune")
     except (MammoClipError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"No checkpoint was written: {error}", markup=False)
+        Console(stderr=True).print(
+            f"No checkpoint was written: {error}", markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(2) from error
 
 

@@ -9,7 +9,6 @@ After Chen et al., arXiv 2404.15946; what that paper leaves open is a key of `Mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -17,49 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mammoclip_sdk import strict_json
 from mammoclip_sdk.exam import VIEWS, View
-from training import checkpoint, clip
+from training import checkpoint_folder, clip
 from training.adapters import AdaptedBlock, AdapterConfig
+from training.checkpoint import is_trained
+from training.errors import CheckpointError
+from training.model_config import POOLINGS, VIEW_EMBEDDINGS, ModelConfig, config_of
 
-POOLINGS = ("mean_cls", "first_cls")
-VIEW_EMBEDDINGS = ("none", "learned")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Everything that decides the model's shape and its starting weights."""
-
-    open_clip_model: str
-    """A name known to open_clip (``ViT-B-32``), the name of a JSON file in ``training/configs``
-    (``phantom-clip``), or the path of such a file."""
-    pretrained: str | None
-    """None for random weights; an open_clip tag (``laion2b_s34b_b79k``); the path of a weights
-    file (.safetensors, .pt, .bin); or a checkpoint folder."""
-    image_size: tuple[int, int]
-    """(height, width) of a view in pixels, multiples of the patch size."""
-    n_local: int
-    """Blocks that see one view at a time, from the first; 0 makes every block global, the
-    encoder's depth makes none (late fusion)."""
-    pooling: str = "mean_cls"
-    """``mean_cls`` averages the class tokens of the views; ``first_cls`` takes the first view's."""
-    view_embedding: str = "none"
-    """``none``, or ``learned``: one vector for each of the four views, zero at the start."""
-    image_adapter: AdapterConfig | None
-    text_adapter: AdapterConfig | None
-
-    def __post_init__(self) -> None:
-        """Refuse, all together, values that mean nothing."""
-        problems = []
-        if self.pooling not in POOLINGS:
-            problems.append(f"pooling is {self.pooling!r}, expected one of {', '.join(POOLINGS)}")
-        if self.view_embedding not in VIEW_EMBEDDINGS:
-            problems.append(
-                f"view_embedding is {self.view_embedding!r}, "
-                f"expected one of {', '.join(VIEW_EMBEDDINGS)}"
-            )
-        if problems:
-            raise ValueError("ModelConfig: " + "; ".join(problems))
+__all__ = [
+    "POOLINGS",
+    "VIEW_EMBEDDINGS",
+    "ImageEncoder",
+    "MammoClip",
+    "ModelConfig",
+    "TextEncoder",
+    "config_of",
+    "freeze_all_but_adapters",
+]
 
 
 class ImageEncoder(nn.Module):
@@ -251,39 +224,44 @@ class MammoClip(nn.Module):
 def freeze_all_but_adapters(model: MammoClip) -> None:
     """Leave only the adapters, and a learned view embedding, to be trained."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(checkpoint.is_trained(name))
-
-
-def config_of(record: checkpoint.CheckpointRecord, folder: Path) -> ModelConfig:
-    """Return the configuration a checkpoint's record holds.
-
-    Raises
-    ------
-    CheckpointError
-        With every key that is unknown, missing or of no meaning.
-    """
-    problems: list[str] = []
-    try:
-        config = strict_json.from_plain(ModelConfig, record.model, problems, "model")
-    except ValueError as error:
-        raise checkpoint.record_error(folder, [*problems, f"model: {error}"]) from error
-    if config is None:
-        raise checkpoint.record_error(folder, problems)
-    return config
+        parameter.requires_grad_(is_trained(name))
 
 
 def _start_from(model: MammoClip, folder: Path) -> None:
     """Load a checkpoint's tensors, which may lack what training adds, or have another grid."""
-    record, state = checkpoint.read_record(folder), checkpoint.read_tensors(folder)
-    checkpoint.check_base(folder, state, record.base_sha256)
-    key, size = "image.positional_embedding", config_of(record, folder).image_size
+    record = checkpoint_folder.read_record(folder)
+    state = checkpoint_folder.read_tensors(folder)
+    checkpoint_folder.check_base(folder, state, record.base_sha256)
+    checkpoint_folder.check_trained(folder, state, record.trained_sha256)
+    config = config_of(record, folder)
+    _require_own_adapters(model.config, config, folder)
+    key = "image.positional_embedding"
     if key in state:
         grid = tuple(
-            side // patch for side, patch in zip(size, model.image.patch_size, strict=True)
+            side // patch
+            for side, patch in zip(config.image_size, model.image.patch_size, strict=True)
         )
         state[key] = clip.interpolate_positions(state[key], grid, model.image.grid)
-    checkpoint.check_tensors(folder, state, model.state_dict(), may_lack=checkpoint.is_trained)
+    checkpoint_folder.check_tensors(folder, state, model.state_dict(), may_lack=is_trained)
     model.load_state_dict(state, strict=False)
+
+
+def _require_own_adapters(config: ModelConfig, started_from: ModelConfig, folder: Path) -> None:
+    """Refuse to go on with adapters of another kind: what they were trained to do would be lost."""
+    kept = {
+        key: value
+        for key in ("image_adapter", "text_adapter", "view_embedding")
+        if (value := getattr(started_from, key)) not in (None, "none", getattr(config, key))
+    }
+    if kept:
+        raise CheckpointError(
+            folder,
+            found="; ".join(f"{key} {value}" for key, value in kept.items()),
+            expected="; ".join(f"{key} {getattr(config, key)}" for key in kept)
+            + ", or a checkpoint without any",
+            remedy="Start from the base weights that those adapters were trained on, or go on with "
+            "the same kind.",
+        )
 
 
 def _adapted_blocks(

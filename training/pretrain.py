@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from training.clip import ClipLoss
 from training.data import ExamSet, augment
+from training.errors import TrainingError
 from training.model import MammoClip
 
 
@@ -99,8 +100,25 @@ def pretrain(
     model.eval()
 
 
+def require_batch(count: int, size: int) -> None:
+    """Refuse batches larger than the set: nothing would be trained.
+
+    Raises
+    ------
+    TrainingError
+    """
+    if count < size:
+        raise TrainingError(
+            "training",
+            found=f"{count} examples for batches of {size}",
+            expected="at least one whole batch",
+            remedy="Add exams, or make the batches smaller.",
+        )
+
+
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Yield shuffled index batches of exactly ``size``; the rest of an epoch is left out."""
+    require_batch(count, size)
     order = torch.randperm(count, generator=generator)
     return iter(order[: count // size * size].split(size))
 

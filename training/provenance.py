@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from training.errors import UnusableInputError
+
 _MAKING = ("training", "export", "mammoclip_sdk/*.py", "cpp", "requirements")
 """What a model depends on; not the bundle that it replaces."""
 
@@ -14,16 +16,18 @@ def git_commit() -> str:
 
     Raises
     ------
-    RuntimeError
+    UnusableInputError
         This is no git checkout, so that what is made could not be traced.
     """
     try:
         changed = _git("status", "--porcelain", "--", *_MAKING)
         return _git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(
-            "the commit this runs from cannot be told: found no git or no checkout; expected a "
-            "clone. Clone the repository instead of copying its files."
+        raise UnusableInputError(
+            "the commit this runs from",
+            found="no git, or no checkout",
+            expected="a clone of the repository",
+            remedy="Clone it instead of copying its files.",
         ) from error
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mammoclip_sdk.bundle import Measurement, ModelCard, Preprocessing
 from mammoclip_sdk.exam import Acceptance
-from training import checkpoint, clip
+from training import checkpoint, checkpoint_folder, clip
 from training.checkpoint import CheckpointRecord, Provenance, TrainedFinding
 from training.errors import CheckpointError
 from training.model import MammoClip, ModelConfig, config_of
@@ -58,13 +58,16 @@ def save_checkpoint(
     """
     tensors = model.state_dict()
     if started_from is not None:
-        checkpoint.check_base(folder, tensors, started_from)
+        checkpoint_folder.check_base(folder, tensors, started_from)
+    golden = None if golden_views is None else golden_views.float()
     record = CheckpointRecord(
         model=asdict(model.config),
         architecture=model.architecture,
         settings=dict(settings),
         report=dict(report),
         base_sha256=checkpoint.base_sha256(tensors),
+        trained_sha256=checkpoint.trained_sha256(tensors),
+        golden_sha256=None if golden is None else checkpoint.tensors_sha256({"views": golden}),
         provenance=provenance,
         preprocessing=preprocessing,
         acceptance=acceptance,
@@ -73,7 +76,7 @@ def save_checkpoint(
         intended_use=intended_use,
         model_card=model_card,
     )
-    checkpoint.write_checkpoint(folder, record, tensors, golden_views)
+    checkpoint_folder.write_checkpoint(folder, record, tensors, golden)
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
@@ -82,18 +85,19 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        The folder is no checkpoint, is damaged or of another format; its architecture is not
-        supported; a tensor is missing, left over, of another shape or type, or not finite; or the
-        base weights are not those that the adapters were trained on.
+        The folder is no checkpoint, is of another format or not as it was written; its
+        architecture is not supported; a tensor is missing, left over, of another shape or type,
+        or not finite; or the tensors are not those whose SHA-256 it holds.
     """
     folder = Path(folder)
-    record = checkpoint.read_record(folder)
+    record = checkpoint_folder.read_record(folder)
     model = _empty_model(record, folder)
-    tensors = checkpoint.read_tensors(folder)
-    checkpoint.check_tensors(folder, tensors, model.state_dict())
-    checkpoint.check_base(folder, tensors, record.base_sha256)
+    tensors = checkpoint_folder.read_tensors(folder)
+    checkpoint_folder.check_tensors(folder, tensors, model.state_dict())
+    checkpoint_folder.check_base(folder, tensors, record.base_sha256)
+    checkpoint_folder.check_trained(folder, tensors, record.trained_sha256)
     model.load_state_dict(tensors)
-    golden = checkpoint.read_golden(folder)
+    golden = checkpoint_folder.read_golden(folder, record.golden_sha256)
     return Checkpoint(model=model.eval(), record=record, golden_views=golden)
 
 
