@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import itertools
 import re
@@ -17,6 +18,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from checks import built_wheel, hosts, version
+from mammoclip_sdk.prediction import Prediction, ViewRecord
+from mammoclip_sdk.quality import Reason
+from mammoclip_sdk.scoring import FindingScore
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -209,6 +213,18 @@ def test_command_lines_in_documents_are_known_to_the_program():
         options = [word for word in words if word.startswith("--")]
         help_text = _program(*commands, "--help")
         assert all(option in help_text for option in options), line
+
+
+def test_every_key_of_a_prediction_is_explained_in_the_order_it_has():
+    page = (ROOT / "docs" / "json.md").read_text("utf-8")
+    tables = re.split(r"\n\n(?=\| key)", page)[1:]
+    explained = [
+        [key for cell in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+         for key in re.findall(r"`(\w+)`", cell)]
+        for table in tables
+    ]  # fmt: skip
+    said = (Prediction, FindingScore, Reason, ViewRecord)
+    assert explained == [[field.name for field in dataclasses.fields(kind)] for kind in said]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
