@@ -51,7 +51,9 @@ def _summary(trial: Trial) -> tuple[str, ...]:
         trial.title,
         f"{trial.executions:,}",
         _duration(trial.cpu_seconds),
-        f"{trial.corpus_files:,} files, {_size(trial.corpus_bytes)}",
+        f"{trial.corpus_files:,} files, {_size(trial.corpus_bytes)}"
+        if trial.corpus_bytes
+        else f"{trial.corpus_files:,} exams in memory",
         "–" if trial.peak_mib is None else f"{trial.peak_mib:.0f} MiB",
         "–" if trial.slowest_cpu_seconds is None else f"{trial.slowest_cpu_seconds:.2f} s",
         str(sum(trial.open.values())),

@@ -142,7 +142,8 @@ def _without_chest_wall(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 UNRULED: Mapping[str, _Content] = {
-    "the lower half cut off": _half,
     "the chest wall cut off": _without_chest_wall,
 }
 """What looks like a whole image of a smaller breast; no rule can tell, and the record says so."""
+CUT: Mapping[str, _Content] = {"the lower half cut off": _half}
+"""What leaves an image of a shape that no detector has."""

@@ -112,6 +112,12 @@ _OF_ITS_SIDE = {
     ),
     "orientation wrong in one view": headers.orientation_wrong,
 }
+_QUARTER_TURNED = {
+    f"pixels {name} turned": pixels.turned(
+        lambda picture, k=k: np.rot90(picture, k), everywhere=False
+    )
+    for name, k in (("a quarter", 1), ("three quarters", 3))
+}
 _MODIFIED = {
     "magnified 1.5 times": tagged(EstimatedRadiographicMagnificationFactor="1.5"),
     "magnification, by modifier": headers.modified("399163009"),
@@ -152,6 +158,7 @@ _OF_OTHER_DEVICES = {
         everywhere=True, Manufacturer="Another", ManufacturerModelName="One"
     ),
 }
+_CUT = {name: pixels.content(content) for name, content in wrong_contents.CUT.items()}
 _UNRULED = {name: pixels.content(content) for name, content in wrong_contents.UNRULED.items()}
 
 WRONG: tuple[Corruption, ...] = (
@@ -168,6 +175,8 @@ WRONG: tuple[Corruption, ...] = (
     *_named("G09", _OF_ITS_VALUES),
     *_named("G09", _DOUBTFUL, action="warn"),
     *_named("G10", _OF_ITS_GEOMETRY),
+    *_named("G10", _QUARTER_TURNED),
+    *_named("G10", _CUT),
     *_named("G11", _OF_OTHER_DEVICES, action="warn"),
     *_named(None, _UNRULED),
 )

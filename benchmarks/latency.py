@@ -64,7 +64,7 @@ def compare(
     }
     for session in sessions:
         contenders[f"{session.runtime}, {session.precision}"] = _runner(session, exam)
-    differences = [None, *(run_golden(bundle, session).worst_difference for session in sessions)]
+    golden = [None, *(run_golden(bundle, session) for session in sessions)]
     times = time_in_turn(list(contenders.values()), rounds=rounds, what=name)
     reference = float(np.median(times[0]))
     for session in sessions:
@@ -82,9 +82,10 @@ def compare(
                 median_ms=float(np.median(mine)),
                 p95_ms=float(np.percentile(mine, 95)),
                 speedup=reference / float(np.median(mine)),
-                worst_logit_difference=difference,
+                worst_difference=result.worst_difference if result else None,
+                quantity=result.quantity if result else None,
             )
-            for contender, mine, difference in zip(contenders, times, differences, strict=True)
+            for contender, mine, result in zip(contenders, times, golden, strict=True)
         ),
     )
 

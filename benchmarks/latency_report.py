@@ -32,9 +32,11 @@ class Timing:
     p95_ms: float
     speedup: float
     """The reference's median divided by this one's."""
-    worst_logit_difference: float | None
+    worst_difference: float | None
     """Over the bundle's golden exams, against the answers of PyTorch in float32 that the bundle
     holds, whatever weights the reference is timed with; None for PyTorch itself."""
+    quantity: str | None
+    """What it is a difference of: ``logit`` or ``probability``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +81,21 @@ def to_markdown(report: Report) -> str:
             f"**{case.model}** (weights: {case.weights}; bundle `{case.bundle_sha256[:12]}`; "
             f"{case.rounds} rounds; {_threads_text(case.threads)})",
             "",
-            "| contender | median ms | p95 ms | times as fast | worst logit difference |",
+            "| contender | median ms | p95 ms | times as fast | worst difference |",
             "|---|---|---|---|---|",
         ]
         for timing in case.timings:
-            difference = timing.worst_logit_difference
+            difference = timing.worst_difference
+            apart = "" if difference is None else f"{difference:.1e} of a {timing.quantity}"
             lines.append(
                 f"| {timing.contender} | {timing.median_ms:.1f} | {timing.p95_ms:.1f} | "
-                f"{timing.speedup:.2f} | {'' if difference is None else f'{difference:.1e}'} |"
+                f"{timing.speedup:.2f} | {apart} |"
             )
         if case.skipped:
             lines += ["", f"Not measured: {absences(case.skipped)}."]
         lines.append("")
     lines += [
-        "The difference of a logit is the worst over the bundle's golden exams, against the "
+        "The difference is the worst over the bundle's golden exams, against the "
         "answers of PyTorch in float32 that the exporter stored in the bundle. Before each timed "
         f"call the machine rests {REST_S * 1e3:.0f} ms, as a workstation does between exams: a "
         "small model then pays for waking up.",

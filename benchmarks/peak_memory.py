@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import tracemalloc
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.reading_report import Memory, ReadingSettings
 from benchmarks.reading_sides import our_view
+from mammoclip_sdk._native import release_idle_memory
 from mammoclip_sdk.exam import VIEWS, View
 from mammoclip_sdk.predictor.preparation import prepare
 from mammoclip_sdk.preprocessing import Preprocessing
@@ -36,33 +36,29 @@ def measure_memory(
     measured = []
     for name, (syntax, keys) in cases.items():
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-            one, four, traced = child.submit(_peaks, folder / syntax, keys, view).result()
+            one, four = child.submit(_peaks, folder / syntax, keys, view).result()
         measured.append(
             Memory(
                 syntax=name,
                 one_view=one / view_bytes,
                 four_views=four / view_bytes / len(VIEWS),
-                traced=traced / view_bytes,
             )
         )
     return measured
 
 
-def _peaks(folder: Path, keys: Preprocessing, view: View) -> tuple[int, int, int]:
-    """Return extra bytes at the peak: of one view, of four, and of one by Python's own count."""
+def _peaks(folder: Path, keys: Preprocessing, view: View) -> tuple[int, int]:
+    """Return extra bytes at the peak: of one view, and of four."""
     one = partial(our_view, folder / f"{view}.dcm", keys)
     four = partial(prepare, folder, keys, strict=False)
     four()
-    resident = [_peak_resident(work) for work in (one, four)]
-    tracemalloc.start()
-    one()
-    _, traced = tracemalloc.get_traced_memory()
-    return resident[0], resident[1], traced
+    return _peak_resident(one), _peak_resident(four)
 
 
 def _peak_resident(work: Callable[[], object]) -> int:
     """Return by how much the process grew at most; Linux counts it, and can be told to begin."""
-    ctypes.CDLL(None).malloc_trim(0)  # else what was freed before hides what is taken now
+    release_idle_memory()  # else what was freed before hides what is taken now
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     work()

@@ -50,8 +50,6 @@ class Memory:
     one_view: float
     four_views: float
     """Divided by four."""
-    traced: float
-    """Of one view, what Python's allocators handed out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +104,11 @@ def to_markdown(report: Report) -> str:
         "Peak memory above what the process had, in decoded views for each view that is read at "
         "once.",
         "",
-        "| syntax | one view | four views, each | traced by Python, one view |",
-        "|---|---|---|---|",
+        "| syntax | one view | four views, each |",
+        "|---|---|---|",
     ]
     for memory in report.memory:
-        lines.append(
-            f"| {memory.syntax} | {memory.one_view:.2f} | {memory.four_views:.2f} | "
-            f"{memory.traced:.2f} |"
-        )
+        lines.append(f"| {memory.syntax} | {memory.one_view:.2f} | {memory.four_views:.2f} |")
     lines += [
         "",
         f"A folder of {report.headers} files of {report.headers // len(VIEWS)} studies is scanned "

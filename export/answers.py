@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +15,16 @@ from export.errors import ExportError
 from export.exams import parity_exams
 from export.fold import InferenceEncoder, fold
 from export.golden import golden_file, golden_views
+from export.one_dnn import one_dnn
 from export.settings import ExportConfig
 from export.stages import Stages
 from export.verify import answered
 from mammoclip_sdk.bundle import Finding
-from mammoclip_sdk.parity.exams import ParityExams, logits_of
+from mammoclip_sdk.exam import VIEWS
+from mammoclip_sdk.parity.exams import MAX_BYTES, ParityExams, logits_of
 from training import clip
 from training.checkpoint import CheckpointRecord, TrainedFinding
+from training.errors import UnusableInputError
 from training.model import MammoClip, ModelConfig
 from training.saved_model import load_checkpoint
 
@@ -32,6 +37,8 @@ NEEDED = (
     "model_card",
 )
 """Of a checkpoint: training can leave it out, a bundle cannot."""
+_ANSWERS = 2**23
+"""Bytes that are left for the answers, beside the pixels of the parity exams."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +105,22 @@ def check_complete(record: CheckpointRecord, model: ModelConfig, config: ExportC
     found = [f"no {key}" for key in NEEDED if not getattr(record, key)]
     named = Counter(finding.name for finding in record.findings)
     found += [f"{count} findings named {name!r}" for name, count in named.items() if count > 1]
+    found += [
+        f"a prompt of {finding.name!r} that says nothing"
+        for finding in record.findings
+        if not (finding.negative_prompt.strip() and finding.positive_prompt.strip())
+    ]
+    found += _false_names(record, model)
     keys = record.preprocessing
     if keys is not None and (keys.height, keys.width) != model.image_size:
         found.append(
             f"preprocessing that makes views of {(keys.height, keys.width)} pixels for a model "
             f"that takes {model.image_size} (height, width)"
+        )
+    pixels = (config.parity_exams + 1) * len(VIEWS) * model.image_size[0] * model.image_size[1]
+    if pixels > MAX_BYTES - _ANSWERS:
+        found.append(
+            f"{config.parity_exams} parity exams of {model.image_size} pixels, {pixels} bytes"
         )
     if config.base_sha256 not in (None, record.base_sha256):
         found.append(f"the base model of SHA-256 {record.base_sha256}")
@@ -111,10 +129,26 @@ def check_complete(record: CheckpointRecord, model: ModelConfig, config: ExportC
         raise ExportError(
             config.checkpoint,
             found="; ".join(found),
-            expected=f"{', '.join(NEEDED)}; findings of different names; preprocessing of the "
-            "model's own size" + ("" if base is None else f"; the base model of SHA-256 {base}"),
+            expected=f"{', '.join(NEEDED)}; findings of different names, with prompts; the "
+            "backbone that it names; preprocessing of the model's own size; "
+            f"parity exams of {MAX_BYTES - _ANSWERS} bytes or less"
+            + ("" if base is None else f"; the base model of SHA-256 {base}"),
             remedy="Train again with these saved beside the model, or name the right checkpoint.",
         )
+
+
+def _false_names(record: CheckpointRecord, model: ModelConfig) -> Iterator[str]:
+    """Say where a checkpoint names a backbone that it is not: card and SBOM would repeat it."""
+    name = model.open_clip_model
+    if name.endswith(".json"):  # a file of its own, whose content the checkpoint holds
+        return
+    try:
+        known = clip.architecture_of(name)
+    except UnusableInputError as error:
+        yield f"{error.subject}, {error.found}"
+        return
+    if json.loads(json.dumps(known)) != json.loads(json.dumps(dict(record.architecture))):
+        yield f"{name!r} as the name of another architecture than open_clip's"
 
 
 @torch.no_grad()
@@ -122,9 +156,21 @@ def embedded(model: MammoClip, trained: TrainedFinding) -> Finding:
     """Embed a finding's prompts, in float32: no text encoder is needed afterwards.
 
     A finding that was never calibrated stays so: its bundle reports ``uncalibrated``.
+
+    Raises
+    ------
+    ExportError
+        The model cannot tell one prompt from the other: every exam would get the same answer.
     """
     prompts = [trained.negative_prompt, trained.positive_prompt]
     negative, positive = model.encode_text(model.tokenize(prompts)).tolist()
+    if negative == positive:
+        raise ExportError(
+            f"finding {trained.name!r}",
+            found=f"two prompts that are one to the model, {prompts[0]!r} and {prompts[1]!r}",
+            expected="prompts of different embeddings",
+            remedy="Train again with prompts that differ in words the tokenizer knows.",
+        )
     return Finding(
         name=trained.name,
         negative_prompt=trained.negative_prompt,
@@ -144,6 +190,7 @@ def _answered_golden(
     model: MammoClip, findings: tuple[Finding, ...], exams: NDArray[np.float32]
 ) -> bytes:
     """Answer the golden exams one by one, as exams come."""
-    embedding = torch.cat([model.encode_exam(exam[None]) for exam in torch.from_numpy(exams)])
+    with one_dnn():
+        embedding = torch.cat([model.encode_exam(exam[None]) for exam in torch.from_numpy(exams)])
     logits = logits_of(embedding.numpy(), findings).astype(np.float32)
     return golden_file(exams, embedding, torch.from_numpy(logits))

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,31 +18,32 @@ from export import manifest
 from export.answers import Answers, ask
 from export.engines import BuiltEngine, build_engines, require_flavours
 from export.errors import ExportError
-from export.exams import parity_exams
+from export.exams import RANGE_EXAMS, extremes, phantoms
 from export.graphs import Graphs, reference_graph, with_half, with_int8
 from export.int8 import CALIBRATION_EXAMS, QuantizationError
+from export.place import check_place
 from export.settings import PRECISIONS, ExportConfig
 from export.stages import Stages
 from export.verify import ParityError, verify
 from mammoclip_sdk.bundle import (
     Bundle,
     Manifest,
+    manifest_from_json,
     manifest_to_json,
     model_card,
     sbom,
     sha256,
     write_bundle,
 )
-from mammoclip_sdk.bundle.files import MANIFEST
 from mammoclip_sdk.bundle.signature import load_signer
-from mammoclip_sdk.errors import MammoClipError
+from mammoclip_sdk.errors import BundleFormatError, MammoClipError
 from mammoclip_sdk.parity import certificate_page
-from mammoclip_sdk.parity.certificate import Certificate, certificate_to_json
+from mammoclip_sdk.parity.certificate import (
+    Certificate,
+    certificate_to_json,
+    require_certificate,
+)
 from mammoclip_sdk.parity.exams import write_exams
-
-RANGE_STRIDE = 4
-"""Every so manieth calibration exam is enough for the range of activations, the extremes among
-them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,13 @@ def main(config: ExportConfig, stages: Stages | None = None) -> Exported:
     check_place(config)
     answers, encoder = ask(config, stages)
     graphs = reference_graph(encoder, stages)
+    check_description(config, answers, graphs)
     calibration = calibration_exams(config, answers, stages)
     if "fp16" in config.precisions:
-        graphs = with_half(graphs, encoder, calibration[::RANGE_STRIDE], stages)
+        graphs = with_half(graphs, encoder, calibration[: 1 + RANGE_EXAMS], stages)
     del encoder  # a copy of the weights, and the next stages need the memory
     if "int8" in config.precisions:
-        graphs = with_int8(graphs, calibration[-CALIBRATION_EXAMS:], answers.findings, stages)
+        graphs = with_int8(graphs, calibration[1:], answers.findings, stages)
     certificate, made, files = certified(config, answers, graphs, stages)
     with stages("write"):
         write_bundle(config.out, made, files, overwrite=config.overwrite, signer=signer)
@@ -90,40 +91,37 @@ def main(config: ExportConfig, stages: Stages | None = None) -> Exported:
     return Exported(certificate=certificate, engines=build_engines(config, stages), files=sizes)
 
 
-def check_place(config: ExportConfig) -> None:
-    """Refuse, before the long work, a place where no bundle could be written in the end.
+def check_description(config: ExportConfig, answers: Answers, graphs: Graphs) -> None:
+    """Refuse, before the long work, settings or a checkpoint's record that no manifest takes.
 
     Raises
     ------
     ExportError
     """
-    out = config.out.resolve()
-    found, parent = "", next(one for one in out.parents if one.exists())
-    if out.exists() and not config.overwrite:
-        found = "something already at this path"
-    elif out.exists() and not (out / MANIFEST).is_file():
-        found = "something that is not a bundle"
-    else:
-        try:
-            with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent):
-                pass
-        except OSError as error:
-            found = f"a folder that cannot be written to ({parent}: {error.strerror})"
-    if found:
+    try:
+        text = manifest_to_json(manifest.make_manifest(config, answers, graphs))
+        manifest_from_json(text, subject=str(config.checkpoint))
+    except BundleFormatError as error:
         raise ExportError(
-            config.out,
-            found=found,
-            expected="a new path, or with --overwrite a bundle, in a folder that can be written to",
-            remedy="Name another path, or ask for overwrite to replace a bundle.",
-        )
+            f"{config.checkpoint}, with these settings",
+            found=error.found,
+            expected=error.expected,
+            remedy="Correct the option, or the checkpoint's record, that says it.",
+        ) from error
 
 
 def calibration_exams(config: ExportConfig, answers: Answers, stages: Stages) -> np.ndarray:
-    """Make exams to calibrate on: of another seed than the certificate's, extremes last."""
-    if not {"fp16", "int8"} & set(config.precisions):
+    """Make the exam of extremes, which the certificate has too, and behind it phantoms of another
+    seed than the certificate's: as many as the precisions need.
+    """
+    needed = {"fp16": RANGE_EXAMS, "int8": CALIBRATION_EXAMS}
+    count = max(needed.get(precision, 0) for precision in config.precisions)
+    if count == 0:
         return np.zeros(0, np.float32)
+    preprocessing = answers.record.preprocessing
     with stages("calibration exams"):
-        views, _ = parity_exams(answers.record.preprocessing, seed=config.seed + 1)
+        views, _ = phantoms(preprocessing, seed=config.seed + 1, count=count)
+        views = np.concatenate([extremes(preprocessing), views])
         return views.astype(np.float32) / np.float32(255)
 
 
@@ -135,7 +133,7 @@ def certified(
     Raises
     ------
     ParityError
-        A gate failed.
+        A gate failed, or nothing here runs one of the precisions.
     """
     made = manifest.make_manifest(config, answers, graphs)
     files = {**graphs.files, manifest.GOLDEN: answers.golden}
@@ -148,11 +146,33 @@ def certified(
     )
     with stages("compare") as progress:
         certificate = verify(draft, progress)
+    require_compared(certificate, config.precisions)
     made = manifest.attached(made, files, "certificate", certificate_to_json(certificate))
     made = manifest.attached(made, files, "certificate_page", certificate_page.to_html(certificate))
-    card, parts = model_card.page(made), sbom.to_json(made, tools=manifest.tool_versions())
-    made = manifest.attached(made, files, "model_card", card)
-    return certificate, manifest.attached(made, files, "sbom", parts), files
+    made = manifest.attached(made, files, "model_card", model_card.page(made))
+    parts = sbom.to_json(made, tools=manifest.tool_versions())  # the card is one of them
+    made = manifest.attached(made, files, "sbom", parts)
+    require_certificate(replace(draft, manifest=made, files=files))
+    return certificate, made, files
+
+
+def require_compared(certificate: Certificate, precisions: tuple[str, ...]) -> None:
+    """Refuse a bundle that may be run in a precision in which nothing was compared.
+
+    Raises
+    ------
+    ParityError
+    """
+    compared = {one.precision for one in certificate.comparisons}
+    missing = [precision for precision in precisions if precision not in compared]
+    if missing:
+        reasons = {f"{one.device} in {one.precision}: {one.reason}" for one in certificate.absent}
+        raise ParityError(
+            f"the graphs: found no runtime here that runs {', '.join(missing)} "
+            f"({'; '.join(sorted(reasons))}); expected every precision to be compared. Install a "
+            "runtime that does, such as openvino, or leave it out with --precisions.",
+            certificate,
+        )
 
 
 def summary(config: ExportConfig, done: Exported) -> str:
@@ -236,8 +256,8 @@ def command(
     try:
         config = config_of(options)
         done = main(config, stages)
-        if record is not None:
-            write_record(record, stages, done)
+        if config.record is not None:
+            write_record(config.record, stages, done)
     except (ParityError, QuantizationError, MammoClipError, ValueError, OSError) as error:
         written = any(stage.name == "write" for stage in stages.ended)
         state = "The bundle was written, but then" if written else "No bundle was written"
@@ -255,7 +275,6 @@ def disagrees(error: Exception) -> bool:
 def config_of(options: dict[str, object]) -> ExportConfig:
     """Turn the command's options into settings; `ExportError` says what is wrong with them."""
     options = dict(options)
-    del options["record"]
     precisions = [one.strip() for one in str(options.pop("precisions")).split(",")]
     engine, folder = options.pop("engine"), options.pop("engines")
     return ExportConfig(

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from export.golden import structured_exams
 from mammoclip_sdk.bundle import Preprocessing
+from mammoclip_sdk.exam import VIEWS
 from training.data import model_input
 from training.phantom import PhantomSettings, make_exam
 
 COUNT = 64
 """Phantoms of a certificate; fewer say too little about the worst case."""
+RANGE_EXAMS = 16
+"""Phantoms that the range of activations is measured over, beside the exam of extremes."""
 _CONTRAST = (0.3, 0.6)
 """Of the lesions; those of the shipped demonstration model."""
 _ROWS = (128, 1024)
@@ -47,11 +50,27 @@ def parity_exams(
     """
     if count < COUNT:
         raise ValueError(f"found {count} parity exams; expected {COUNT} or more")
+    views, labels = phantoms(preprocessing, seed=seed, count=count)
+    return np.concatenate([views, extremes(preprocessing)]), np.append(labels, np.int8(-1))
+
+
+def phantoms(
+    preprocessing: Preprocessing, *, seed: int, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """Make phantoms as model inputs, the first and every second one after it malignant.
+
+    Returns
+    -------
+    views
+        uint8 (count, 4, 1, height, width); the model's input is this divided by 255.
+    labels
+        int8 (count,): 1 malignant, 0 not.
+    """
     height, width = preprocessing.height, preprocessing.width
     rows = int(np.clip(2 * max(height, width), *_ROWS))
-    views, labels = [], []
-    for index in range(count):
-        malignant = index % 2 == 0
+    views = np.zeros((count, len(VIEWS), 1, height, width), np.uint8)
+    labels = (1 - np.arange(count) % 2).astype(np.int8)
+    for index, malignant in enumerate(labels):
         settings = PhantomSettings(
             seed=seed,
             rows=rows,
@@ -59,8 +78,11 @@ def parity_exams(
             malignant_share=float(malignant),
             contrast=_CONTRAST,
         )
-        views.append(model_input(make_exam(settings, index), preprocessing))
-        labels.append(int(malignant))
-    extremes = structured_exams(height, width, count=1, seed=seed)
-    views.extend(np.round(extremes * 255).astype(np.uint8))
-    return np.stack(views), np.array([*labels, -1], dtype=np.int8)
+        views[index] = model_input(make_exam(settings, index), preprocessing)
+    return views, labels
+
+
+def extremes(preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return one exam (1, 4, 1, height, width): black, white, half and half, a checkerboard."""
+    made = structured_exams(preprocessing.height, preprocessing.width, count=1, seed=0)
+    return np.round(made * 255).astype(np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from export.fold import InferenceEncoder
 from export.int8 import quantize
+from export.memory import release
 from export.precision import activation_range, half, out_of_range, range_report
 from export.stages import Stages
 from export.to_onnx import describe, to_onnx
@@ -38,7 +38,7 @@ def reference_graph(encoder: InferenceEncoder, stages: Stages) -> Graphs:
     """Write the encoder in float32: what every other graph is judged by."""
     with stages("fp32 graph"):
         data = to_onnx(encoder, "fp32")
-        gc.collect()  # exporting leaves cycles that hold the weights
+        release()
         return Graphs(files={}, entries=()).with_graph(
             data, describe(data, file=file_of("fp32"), precision="fp32")
         )
@@ -66,7 +66,7 @@ def with_half(
     blocks = tuple(block.block for block in kept)
     with stages("fp16 graph"):
         data = to_onnx(half(encoder, float32_blocks=blocks), "fp16")
-        gc.collect()
+        release()
         entry = describe(
             data,
             file=file_of("fp16"),
@@ -98,8 +98,10 @@ def with_int8(
         No part of the graph can be left in eight bits.
     """
     with stages("int8 graph"):
+        release()
         data = quantize(graphs.files[file_of("fp32")], exams, contrasts(findings))
         entry = describe(data, file=file_of("int8"), precision="int8")
+        release()
     return graphs.with_graph(data, entry)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from export.encoder import InferenceEncoder, Product
+from export.one_dnn import one_dnn
 
 ACTIVATION_LIMIT = 2.0**14
 """Largest activation, over the calibration exams, that a block in half may have: a quarter of the
@@ -82,7 +83,7 @@ def activation_range(
     ]
     try:
         for exam in torch.as_tensor(exams):
-            with watch:
+            with one_dnn(), watch:
                 encoder(exam.unsqueeze(0))
     finally:
         for hook in hooks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from export.answers import Answers
 from export.graphs import Graphs
-from export.settings import ExportConfig
+from export.settings import PRECISIONS, ExportConfig
 from mammoclip_sdk.bundle import (
     SCHEMA,
     Attachment,
@@ -20,9 +19,10 @@ from mammoclip_sdk.bundle import (
     Source,
     sha256,
 )
+from mammoclip_sdk.bundle.contradictions import largest_tolerance
 from mammoclip_sdk.exam import VIEWS
-from mammoclip_sdk.parity.agreement import LIMITS, LOGIT_SCALE
-from training.checkpoint import WEIGHTS, CheckpointRecord
+from training.checkpoint import CheckpointRecord
+from training.checkpoint_folder import checkpoint_sha256
 from training.model import ModelConfig
 
 GOLDEN = "golden.npz"
@@ -69,21 +69,11 @@ def make_manifest(config: ExportConfig, answers: Answers, graphs: Graphs) -> Man
 def golden_tolerance(
     findings: tuple[Finding, ...], precisions: tuple[str, ...]
 ) -> dict[str, float]:
-    """Return the largest accepted difference of a golden exam's logit, by precision.
+    """Return the largest accepted difference of a golden exam's answer, by precision.
 
-    It follows from the certificate's gates. Where those judge logits, it is that gate at the
-    model's own scale. Where they judge probabilities, it is what moves a probability of 7 or 93 %
-    by the gate: at 50 % a quarter of it does, but there few exams are.
+    It is the certificate's gate on the same quantity; of a logit, at the model's own scale.
     """
-    scale = max(finding.logit_scale for finding in findings)
-    slope = max(1.0 if f.calibration is None else f.calibration.slope for f in findings)
-    return {
-        precision: limits["logit"] * scale / LOGIT_SCALE
-        if "logit" in limits
-        else limits["probability"] * 16 / slope
-        for precision, limits in LIMITS.items()
-        if precision in precisions
-    }
+    return {one: largest_tolerance(findings, one) for one in PRECISIONS if one in precisions}
 
 
 def attached(manifest: Manifest, files: dict[str, bytes], kind: str, data: str | bytes) -> Manifest:
@@ -104,12 +94,10 @@ def _source(config: ExportConfig, record: CheckpointRecord, model: ModelConfig) 
     if started_from is not None and Path(started_from).exists():
         started_from = Path(started_from).name  # where it lay is nobody else's business
     shape = dict(record.model) | {"pretrained": started_from, "open_clip_model": Path(name).stem}
-    with (config.checkpoint / WEIGHTS).open("rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
     export: Mapping[str, object] = config.recorded() | {"tools": tool_versions()}
     return Source(
         git_commit=record.provenance.git_commit,
-        checkpoint_sha256=digest,
+        checkpoint_sha256=checkpoint_sha256(config.checkpoint),
         open_clip_model=Path(name).stem if name.endswith(".json") else name,
         base_sha256=record.base_sha256,
         seed=record.provenance.seed,

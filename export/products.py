@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from export.rounding import Floats, Observed, Range, equalising_factor
+from mammoclip_sdk.sessions import ort
 
 _ROWS_OF_AN_EXAM = 128
 """Most tokens of each exam that are kept as a sample of every product's activations."""
@@ -84,11 +85,13 @@ def observe(
     }
 
 
-def open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Open a graph in ONNX Runtime on the CPU."""
-    options = onnxruntime.SessionOptions()
+def open_session(graph: bytes) -> Any:
+    """Open a graph in ONNX Runtime on the CPU; return its ``InferenceSession``."""
+    runtime = ort.load()
+    options = runtime.SessionOptions()
     options.log_severity_level = 4  # failures come as exceptions
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    options.enable_cpu_mem_arena = False  # what it keeps for the next run is most of a graph
+    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def equalise(

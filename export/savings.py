@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from export.fold import fold
 from export.precision import half
+from export.random_checkpoint import random_model
 from export.to_onnx import OPSETS, to_onnx
 from mammoclip_sdk.exam import VIEWS
 from training.adapters import AdapterConfig
@@ -148,15 +149,6 @@ def as_markdown(saved: Savings) -> str:
         f"Folded, in half precision: {saved.half_file_bytes:,} file bytes ({change:+.1%}).",
     ]
     return "\n".join(lines)
-
-
-def random_model(config: ModelConfig, seed: int) -> MammoClip:
-    """Return a model of random weights, none of which is neutral, as after training."""
-    torch.manual_seed(seed)
-    model = MammoClip(config).eval().requires_grad_(False)
-    for parameter in model.image.parameters():
-        parameter.add_(0.02 * torch.randn_like(parameter))
-    return model
 
 
 def command(

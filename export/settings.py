@@ -55,6 +55,8 @@ class ExportConfig:
     """Device engines to be built from the written bundle, of `FLAVOURS`."""
     engine_folder: Path | None = None
     """Where they go; None is the cache that the runtime looks in."""
+    record: Path | None = None
+    """JSON file for times, memory and sizes, which have no place in a bundle."""
 
     def __post_init__(self) -> None:
         """Refuse, all together, values that mean nothing."""
@@ -85,6 +87,6 @@ class ExportConfig:
     def recorded(self) -> dict[str, object]:
         """Return what the bundle keeps of the settings: nothing of where things lie or lay."""
         kept = asdict(self)
-        for key in ("out", "overwrite", "sign", "engines", "engine_folder"):
+        for key in ("out", "overwrite", "sign", "engines", "engine_folder", "record"):
             del kept[key]
         return {key: v.name if isinstance(v, Path) else v for key, v in kept.items()}

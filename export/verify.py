@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.one_dnn import one_dnn
 from mammoclip_sdk.bundle import Bundle, Finding
 from mammoclip_sdk.errors import DeviceError
 from mammoclip_sdk.parity import Progress, certify
@@ -45,10 +46,11 @@ def answered(
         The model answers with NaN or infinity: nothing can be compared with that.
     """
     scale = np.float32(255)
-    rows = [
-        model.encode_exam(torch.from_numpy(exam[np.newaxis].astype(np.float32) / scale)).numpy()
-        for exam in views
-    ]
+    with one_dnn():
+        rows = [
+            model.encode_exam(torch.from_numpy(exam[np.newaxis].astype(np.float32) / scale)).numpy()
+            for exam in views
+        ]
     embedding = np.concatenate(rows).astype(np.float32)
     spoilt = [exam for exam, row in enumerate(embedding) if not np.isfinite(row).all()]
     if spoilt:

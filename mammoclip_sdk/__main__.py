@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,10 +28,13 @@ from mammoclip_sdk.commands.output import (
     EXIT_ERROR,
     EXIT_NOT_SCORED,
     failures,
+    print_error,
     print_json,
     print_lines,
+    print_text,
     progress_bar,
 )
+from mammoclip_sdk.strict_json import one_line
 
 if TYPE_CHECKING:
     from mammoclip_sdk.predictor import Predictor
@@ -50,9 +54,15 @@ class _Commands(TyperGroup):
                 raise
             message = error.format_message()
             print_json({"error": _usage_error(message)})
-            typer.echo(f"UsageError: {message}", err=True)
+            print_error(f"UsageError: {message}")
             sys.exit(EXIT_ERROR)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # As a path, a shell's variable that is not set would be the folder one is in.
+        if any(not one or (one.startswith("--") and one.endswith("=")) for one in args):
+            raise typer.BadParameter("one of the arguments is empty", ctx)
+        return super().parse_args(ctx, args)
 
 
 def _usage_error(message: str) -> dict[str, str | None]:
@@ -88,12 +98,16 @@ def main() -> None:
     """Run the command line; the entry point of the installed command."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
+    # What a warning says, without the line of this software that says it.
+    warnings.formatwarning = lambda message, kind, *_, **__: (
+        f"{kind.__name__}: {one_line(str(message))}\n"
+    )
     app()
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mammoclip-sdk {__version__}")
+        print_text(f"mammoclip-sdk {__version__}")
         raise typer.Exit
 
 
@@ -151,16 +165,21 @@ def scan(
         Path | None,
         typer.Option(help="Take what it accepts for an exam; without it, plain mammograms alone."),
     ] = None,
+    trust: TrustedKeys = None,
+    accepted: AcceptedFile = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """List the exams in an archive by their headers; no pixel is decoded."""
+    if trust and bundle is None:
+        raise typer.BadParameter("--trust means nothing without --bundle")
     with failures(as_json):
         from mammoclip_sdk import archive
         from mammoclip_sdk.bundle import read_bundle
         from mammoclip_sdk.exam import PLAIN
 
-        acceptance = PLAIN if bundle is None else read_bundle(bundle).manifest.acceptance
+        trusted = trust_of(trust, accepted)
+        acceptance = PLAIN if bundle is None else read_bundle(bundle, trusted).manifest.acceptance
         with progress_bar("Reading headers") as progress:
             found = archive.scan(folder, strict=strict, acceptance=acceptance, progress=progress)
         if as_json:
@@ -206,9 +225,9 @@ def _score(
         write_report(examination, report)
         prediction = examination.prediction
     if as_json:
-        typer.echo(prediction.to_json())
+        print_text(prediction.to_json())
     else:
-        print_lines(console.prediction_lines(prediction, predictor.bundle.manifest))
+        print_lines(console.prediction_lines(prediction))
         if report is not None:
             print_lines([console.report_line(report)], wrap=False)  # a path is there to be copied
     if prediction.status == "abstained":

@@ -6,9 +6,15 @@ PREPROCESSING_VERSION: int
 class UndefinedGreyValuesError(ValueError):
     args: tuple[str, str, str, str]  # subject, found, expected, remedy
 
+def image_memory(size: int) -> NDArray[uint8]: ...
+def release_idle_memory() -> None: ...
 def decode_run_lengths(
     frame: bytes | memoryview, pixels: NDArray[uint8] | NDArray[uint16]
 ) -> bool: ...
+def decode_jpeg_lossless(
+    frame: bytes | memoryview, pixels: NDArray[uint8] | NDArray[uint16]
+) -> str | None: ...
+def jpeg_blocks_fault(frame: bytes | memoryview, rows: int, columns: int) -> str | None: ...
 def grey_scale(
     *,
     container_bits: int,
@@ -57,6 +63,14 @@ def find_breast(
     *,
     reduction: tuple[int, bool, int, int] | None = None,
 ) -> Breast: ...
+def measure_tissue(
+    pixels: NDArray[uint8] | NDArray[uint16],
+    values: NDArray[float32],
+    breast: Breast,
+    threshold: float,
+    *,
+    reduction: tuple[int, bool, int, int] | None = None,
+) -> tuple[float, float]: ...
 def resample(
     pixels: NDArray[uint8] | NDArray[uint16],
     values: NDArray[float32],

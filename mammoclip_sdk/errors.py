@@ -18,6 +18,7 @@
     │   ├── BundleFormatError           unknown, missing or contradictory manifest keys
     │   ├── BundleVersionError          a newer schema or preprocessing than this software knows
     │   ├── BundleIntegrityError        bytes differ from what the manifest promises
+    │   ├── BundleCertificateError      no parity certificate, or not one that its graphs passed
     │   ├── BundleSignatureError        not signed by a key that is trusted, or a key is no key
     │   └── BundleReleaseError          an older release than was accepted, or nobody can tell
     └── DeviceError                     the runtime cannot do what was asked
@@ -183,6 +184,12 @@ class BundleIntegrityError(BundleError):
     """A file of the bundle is not the one its manifest promises."""
 
     code = "bundle_integrity"
+
+
+class BundleCertificateError(BundleError):
+    """The bundle has no parity certificate that its own graphs have passed."""
+
+    code = "bundle_certificate"
 
 
 class BundleSignatureError(BundleError):

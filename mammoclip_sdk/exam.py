@@ -104,6 +104,8 @@ class SourceImage:
     array: NDArray[np.uint8] | NDArray[np.uint16] | None = field(default=None, repr=False)
     sop_instance_uid: str | None = None
     """Of the header that was scanned; the decoder checks that the file still holds it."""
+    identity: str | None = field(default=None, repr=False)
+    """Digest of what else told this image from others, which the decoder checks as well."""
     acquisition: Acquisition | None = None
     """None for an array, of which nothing is known."""
 
@@ -115,6 +117,8 @@ class Alternative:
     view: View
     name: str
     reason: str
+    sop_instance_uid: str | None = None
+    """Which one it is, where several files have one name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +260,9 @@ class BreastRegion:
     """Displayed values of its tissue, 0 to 1: 95th less 5th percentile."""
     saturated: float
     """Share of its tissue that is shown as white."""
+    beside_padding: float = 0.0
+    """Largest displayed value, 0 to 1, of the codes next to padding, which itself is shown as 0;
+    0 where the header has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

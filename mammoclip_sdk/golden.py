@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoclip_sdk.bundle import Bundle
+from mammoclip_sdk.bundle import Bundle, Finding
+from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES
 from mammoclip_sdk.engines import Engine, cache
 from mammoclip_sdk.engines.matching import misfits, this_machine
 from mammoclip_sdk.errors import BundleFormatError, InferenceError
@@ -26,6 +27,8 @@ from mammoclip_sdk.sessions.trt import record_parity
 
 _MAX_BYTES = 2**30
 """Of the unpacked arrays; 16 exams of 4 views of 1024 x 512 pixels take 0.13 GB."""
+_LENGTH_TOLERANCE = 1e-3
+_PLURAL = {"logit": "logits", "probability": "probabilities"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +45,13 @@ class GoldenArrays:
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenResult:
-    """How far a session's logits are from the reference model's."""
+    """How far a session's answers are from the reference model's."""
 
     exams: int
+    quantity: str
+    """What is compared: ``logit`` or ``probability``, by the session's precision."""
     worst_difference: float
-    """Largest absolute difference of a logit."""
+    """Largest absolute difference of it."""
     tolerance: float
     """What the manifest accepts for the session's precision."""
     runtime: str
@@ -87,11 +92,14 @@ def read_golden(bundle: Bundle) -> GoldenArrays:
         raise _unreadable(bundle, str(found), shapes)
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise _unreadable(bundle, "NaN or infinity", shapes)  # would compare as no difference
+    away = np.abs(np.linalg.norm(arrays["embedding"], axis=1) - 1)
+    if away.max() > _LENGTH_TOLERANCE:
+        raise _unreadable(bundle, "embeddings whose length is not 1", shapes)
     return GoldenArrays(**arrays)
 
 
 def run_golden(bundle: Bundle, session: Session) -> GoldenResult:
-    """Run the golden exams one by one, as exams come, and compare the logits.
+    """Run the golden exams one by one, as exams come, and compare the answers.
 
     Raises
     ------
@@ -131,24 +139,55 @@ def compare_golden(
             remedy="Run the graph in the precision the bundle gives for it.",
         )
     tolerance, worst = tolerances[session.precision], 0.0
-    for embedding, expected in zip(embeddings, golden.logits, strict=True):
-        try:
-            scores = score(embedding, bundle.manifest.findings)
-        except InferenceError:
-            record_parity(
-                session, exams=len(embeddings), worst_difference=None, tolerance=tolerance
-            )
-            raise
-        logits = np.array([finding.logits for finding in scores])
-        worst = max(worst, float(np.abs(logits - expected).max()))
+    quantity = GOLDEN_QUANTITIES[session.precision]
+    findings = bundle.manifest.findings
+    try:
+        for embedding, expected in zip(
+            embeddings, _expected(quantity, golden, findings), strict=True
+        ):
+            found = _judged(quantity, embedding, findings)
+            worst = max(worst, float(np.abs(found - expected).max()))
+    except InferenceError:
+        record_parity(session, exams=len(embeddings), worst_difference=None, tolerance=tolerance)
+        raise
     record_parity(session, exams=len(embeddings), worst_difference=worst, tolerance=tolerance)
     return GoldenResult(
         exams=len(embeddings),
+        quantity=quantity,
         worst_difference=worst,
         tolerance=tolerance,
         runtime=session.runtime,
         precision=session.precision,
     )
+
+
+def _expected(
+    quantity: str, golden: GoldenArrays, findings: tuple[Finding, ...]
+) -> NDArray[np.float32]:
+    """Return of every exam what `_judged` returns, as the reference model answered it."""
+    if quantity == "probability":
+        return np.stack([_judged(quantity, row, findings) for row in golden.embedding])
+    logits = golden.logits.reshape(len(golden.logits), -1)
+    return np.concatenate([_scale(findings) * golden.embedding, logits], axis=1)
+
+
+def _judged(
+    quantity: str, embedding: NDArray[np.float32], findings: tuple[Finding, ...]
+) -> NDArray[np.float32]:
+    """Return probabilities (findings,), or the logits of all prompts.
+
+    Prompts may change, and an error at right angles to today's would show in no logit: so the
+    embedding's own components, which are the logits of prompts along one axis each, come first.
+    """
+    scores = score(embedding, findings)
+    if quantity == "probability":
+        return np.array([one.score for one in scores], dtype=np.float32)
+    logits = np.array([one.logits for one in scores], dtype=np.float32)
+    return np.concatenate([_scale(findings) * embedding, logits.ravel()])
+
+
+def _scale(findings: tuple[Finding, ...]) -> np.float32:
+    return np.float32(max(finding.logit_scale for finding in findings))
 
 
 def require_golden(bundle: Bundle, session: Session) -> GoldenResult:
@@ -157,13 +196,14 @@ def require_golden(bundle: Bundle, session: Session) -> GoldenResult:
     Raises
     ------
     InferenceError
-        A logit differs by more than the tolerance, or as `run_golden` raises it.
+        An answer differs by more than the tolerance, or as `run_golden` raises it.
     """
     result = run_golden(bundle, session)
     if not result.passed:
         raise InferenceError(
             f"{bundle.path} on {result.runtime}",
-            found=f"golden exams whose logits differ by up to {result.worst_difference:.3g}",
+            found=f"golden exams whose {_PLURAL[result.quantity]} differ by up to "
+            f"{result.worst_difference:.3g}",
             expected=f"at most {result.tolerance:.3g} in {result.precision}",
             remedy="Do not use this device with this bundle; try another, such as cpu.",
             code="golden_mismatch",

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from html import escape
 
 DOCTYPE = "<!DOCTYPE html>"
+NOT_FOR_CLINICAL_USE = '@page { @bottom-center { content: "Not for clinical use" } }\n'
+"""Style of a page whose every printed sheet says so."""
 
 
 def page(title: str, body: str, *, style: str = "") -> str:
@@ -41,6 +43,11 @@ def fact_table(facts: Mapping[str, str]) -> str:
         f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items()
     )
     return f"<table><tbody>{rows}</tbody></table>"
+
+
+def method_name(method: str) -> str:
+    """Return what the method of an interval is called in prose."""
+    return {"delong": "DeLong", "wilson": "Wilson"}.get(method, method)
 
 
 _PAGE = """{doctype}
@@ -79,6 +86,7 @@ ul { margin: .4rem 0; padding-left: 1.1rem }
 table { width: 100%; border-collapse: collapse; font-size: .87rem }
 th, td { padding: .35rem .8rem .35rem 0; text-align: left; vertical-align: top;
   border-top: 1px solid var(--line); overflow-wrap: break-word }
+td { min-width: 6em }
 th { font-weight: 500; color: var(--soft) }
 tbody th { white-space: nowrap }
 code { font-size: .82rem }

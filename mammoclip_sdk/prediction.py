@@ -17,7 +17,7 @@ from mammoclip_sdk.golden import GoldenResult
 from mammoclip_sdk.quality import Reason
 from mammoclip_sdk.scoring import FindingScore
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the form of `Prediction.to_dict`: raised where a key goes or changes its meaning, and
 not where one is added."""
 

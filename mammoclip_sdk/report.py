@@ -19,10 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
-from mammoclip_sdk.bundle import Finding, Measurement, OperatingPoint
+from mammoclip_sdk.bundle import Finding, Interval, Measurement, OperatingPoint
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import View, ViewGeometry
-from mammoclip_sdk.page import DOCTYPE, fact_table, page, use_note
+from mammoclip_sdk.page import (
+    DOCTYPE,
+    NOT_FOR_CLINICAL_USE,
+    fact_table,
+    method_name,
+    page,
+    use_note,
+)
 from mammoclip_sdk.prediction import Examination, Prediction, ViewRecord
 from mammoclip_sdk.preprocessing import Preprocessing
 from mammoclip_sdk.quality import Reason, named
@@ -94,11 +101,12 @@ def to_html(examination: Examination) -> str:
             _pictures(examination),
             _what_was_read(prediction),
             _what_ran(prediction),
-            _what_is_known(manifest.measurements),
+            _what_is_known(manifest.measurements, manifest.model_card.limitations),
         )
     )
     title = f"Four-view mammography report, {provenance.bundle}"
-    return page(title, body, style=_STYLE)
+    printed = NOT_FOR_CLINICAL_USE if provenance.not_for_clinical_use else ""
+    return page(title, body, style=_STYLE + printed)
 
 
 def _answer(prediction: Prediction, findings: Iterable[Finding]) -> str:
@@ -119,16 +127,16 @@ def _answer(prediction: Prediction, findings: Iterable[Finding]) -> str:
 def _reason(kind: str, reason: Reason) -> str:
     row = CODES[reason.code]
     return (
-        f"<p><b>{kind}{escape(reason.code)} {escape(row.title)}.</b> {escape(reason.message)} "
-        f"{escape(row.action)}</p>"
+        f'<p class="reason"><b>{kind}{escape(reason.code)} {escape(row.title)}.</b> '
+        f"{escape(reason.message)} {escape(row.action)}</p>"
     )
 
 
 def _finding(score: FindingScore, finding: Finding) -> str:
     kind = (
-        "calibrated probability, 0 to 1"
-        if score.calibrated
-        else "<b>uncalibrated score, 0 to 1: it orders exams, and is no probability</b>"
+        "<b>uncalibrated score, 0 to 1: it orders exams, and is no probability</b>"
+        if score.calibrated_on is None
+        else f"probability, 0 to 1, as calibrated on {escape(score.calibrated_on)}"
     )
     points = "".join(
         _operating_point(point, met=point.name in score.operating_points_met)
@@ -136,9 +144,9 @@ def _finding(score: FindingScore, finding: Finding) -> str:
     )
     return (
         f"<h1>{escape(score.name)}</h1>"
-        f'<p class="number">{score.probability:.3f}</p>'
+        f'<p class="number">{score.score:.3f}</p>'
         f"<p>{kind} &middot; uncalibrated logit {score.logit:+.2f}</p>"
-        f'<div class="scale" aria-hidden="true"><i style="left:{score.probability:.2%}"></i></div>'
+        f'<div class="scale" aria-hidden="true"><i style="left:{score.score:.2%}"></i></div>'
         + (f"<ul>{points}</ul>" if points else "<p>No operating point is set for it.</p>")
         + f"<p>Compared with the prompts &ldquo;{escape(finding.positive_prompt)}&rdquo; "
         f"and &ldquo;{escape(finding.negative_prompt)}&rdquo;.</p>"
@@ -149,9 +157,13 @@ def _operating_point(point: OperatingPoint, *, met: bool) -> str:
     state = "reached" if met else "not reached"
     return (
         f"<li><b>{escape(point.name)}</b>: threshold {point.threshold:.3f} {state}"
-        f" (sensitivity {point.sensitivity.estimate:.2f},"
-        f" specificity {point.specificity.estimate:.2f})</li>"
+        f" (measured: sensitivity {_range(point.sensitivity)},"
+        f" specificity {_range(point.specificity)})</li>"
     )
+
+
+def _range(one: Interval) -> str:
+    return f"{one.estimate:.2f}, {one.lower:.2f} to {one.upper:.2f}"
 
 
 def _pictures(examination: Examination) -> str:
@@ -160,7 +172,8 @@ def _pictures(examination: Examination) -> str:
     return (
         f'<section class="views" aria-label="The four views">{figures}</section>'
         '<p class="caption">Right breast at the left, as hung for reading. '
-        f"The frame is what the model saw, {_reduced(examination.manifest.preprocessing)}.</p>"
+        "The frame is the part that goes to the model, "
+        f"{_reduced(examination.manifest.preprocessing)}.</p>"
     )
 
 
@@ -230,7 +243,7 @@ def _what_ran(prediction: Prediction) -> str:
         "SHA-256": ran.bundle_sha256,
         "Device": f"{ran.device}{asked}",
         "Runtime": f"{ran.runtime}, {ran.precision}",
-        "Self-test": f"{golden.exams} golden exams, worst logit difference "
+        "Self-test": f"{golden.exams} golden exams, worst {golden.quantity} difference "
         f"{golden.worst_difference:.2g} (at most {golden.tolerance:.2g})",
         "Software": f"mammoclip-sdk {ran.sdk_version}, preprocessing {ran.preprocessing_version}, "
         f"pydicom {ran.pydicom_version}, imagecodecs {ran.imagecodecs_version}, "
@@ -242,19 +255,20 @@ def _what_ran(prediction: Prediction) -> str:
     return f"<h2>What ran</h2>{fact_table(facts)}"
 
 
-def _what_is_known(measurements: Iterable[Measurement]) -> str:
+def _what_is_known(measurements: Iterable[Measurement], limitations: Iterable[str]) -> str:
     facts: dict[str, str] = {}
     for one in measurements:  # of one figure there may be several, on different exams
         what = f"{one.name}, {one.finding}"
         facts[what] = "; ".join((*([facts[what]] if what in facts else []), _measured(one)))
-    return f"<h2>What is known of it</h2>{fact_table(facts)}" if facts else ""
+    limits = "".join(f"<li>{escape(text)}</li>" for text in limitations)
+    return f"<h2>What is known of the model</h2>{fact_table(facts)}<ul>{limits}</ul>"
 
 
 def _measured(measurement: Measurement) -> str:
     value = measurement.value
     return (
         f"{value.estimate:.3f} ({value.level:.0%} interval {value.lower:.3f} to {value.upper:.3f}, "
-        f"{value.method}) on {measurement.exams} exams: {measurement.data}"
+        f"{method_name(value.method)}) on {measurement.exams} exams: {measurement.data}"
     )
 
 
@@ -262,7 +276,7 @@ _STYLE = """
 .number { margin: 0; font-size: 3.4rem; line-height: 1.1; font-weight: 300;
   font-variant-numeric: tabular-nums }
 .answer p { color: var(--soft) }
-.answer .number, .answer b { color: var(--ink) }
+.answer .number, .answer .reason, .answer b { color: var(--ink) }
 .scale { position: relative; height: 6px; max-width: 24rem; margin: .8rem 0; border-radius: 3px;
   background: var(--line) }
 .scale i { position: absolute; top: -4px; width: 2px; height: 14px; background: var(--ink) }
@@ -277,8 +291,8 @@ figcaption { position: absolute; bottom: .4rem; color: #d8d8dc; font-size: .8rem
   letter-spacing: .04em }
 figure.R figcaption { left: .6rem }
 figure.L figcaption { right: .6rem }
-.image { overflow-wrap: anywhere }
+.image { min-width: 12em; overflow-wrap: anywhere }
 @media print {
   .views, figure { print-color-adjust: exact; -webkit-print-color-adjust: exact }
-  figure { height: 8.2cm } }
+  figure { height: 6.4cm } }
 """

@@ -1,4 +1,4 @@
-"""Image embedding -> a probability for each finding, on the host and in float32.
+"""Image embedding -> a score for each finding, on the host and in float32.
 
 The two dot products with the prompts' embeddings, the logit scale, the softmax and the
 calibration stay out of the graph, so that a float16 engine cannot round them.
@@ -20,19 +20,39 @@ _UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decision:
+    """On which side of an operating point's threshold a score lies."""
+
+    name: str
+    """The operating point's."""
+    threshold: float
+    met: bool
+    """Whether the score is at least the threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FindingScore:
     """The answer to one finding's question."""
 
     name: str
-    probability: float
-    """0 to 1, of the positive prompt; calibrated where ``calibrated`` says so."""
+    probability: float | None
+    """0 to 1, of the positive prompt; None where the finding was never calibrated."""
+    score: float
+    """0 to 1, higher where the positive prompt fits better; what operating points are compared
+    with. The probability, or of a finding without one the softmax over the two logits: it orders
+    exams, and is no probability."""
     logit: float
     """Positive minus negative logit."""
     logits: tuple[float, float]
     """Logit scale times cosine, for the negative and the positive prompt."""
     calibrated: bool
+    calibrated_on: str | None
+    """The exams of the calibration, in the bundle's words: a probability holds for their share of
+    positive ones, which in screening is another. None where there is no calibration."""
+    operating_points: tuple[Decision, ...]
+    """In the order of the bundle; the certificate and the model card say what they are worth."""
     operating_points_met: tuple[str, ...]
-    """Names of the operating points whose threshold the probability reaches."""
+    """Names of those that are met."""
 
 
 def score(
@@ -49,7 +69,7 @@ def score(
     ------
     InferenceError
         The embedding is not a finite vector of length 1 with as many components as the prompts',
-        or a score is not finite or no probability. It is this exam's; another one's may be right.
+        or a score is not within 0 to 1. It is this exam's; another one's may be right.
     """
     return tuple(_score(np.asarray(embedding, dtype=np.float32), finding) for finding in findings)
 
@@ -72,25 +92,29 @@ def _score(embedding: NDArray[np.float32], finding: Finding) -> FindingScore:
         raise _unusable(finding, found, f"{prompts.shape[1:]}, all finite, of length 1")
     negative, positive = np.float32(finding.logit_scale) * (prompts @ embedding)
     margin = positive - negative
-    probability = _sigmoid(_calibrate(margin, finding.calibration))
+    value = _sigmoid(_calibrate(margin, finding.calibration))
     # NaN is in no range.
-    if not (0 <= probability <= 1 and math.isfinite(negative) and math.isfinite(positive)):
+    if not (0 <= value <= 1 and math.isfinite(negative) and math.isfinite(positive)):
         raise _unusable(
             finding,
-            f"a probability of {probability:g} from logits of {negative:g} and {positive:g}",
-            "a probability of 0 to 1 from finite logits",
+            f"a score of {value:g} from logits of {negative:g} and {positive:g}",
+            "a score of 0 to 1 from finite logits",
         )
+    calibration = finding.calibration
+    decisions = tuple(
+        Decision(name=p.name, threshold=p.threshold, met=bool(value >= np.float32(p.threshold)))
+        for p in finding.operating_points
+    )
     return FindingScore(
         name=finding.name,
-        probability=float(probability),
+        probability=None if calibration is None else float(value),
+        score=float(value),
         logit=float(margin),
         logits=(float(negative), float(positive)),
-        calibrated=finding.calibration is not None,
-        operating_points_met=tuple(
-            point.name
-            for point in finding.operating_points
-            if probability >= np.float32(point.threshold)
-        ),
+        calibrated=calibration is not None,
+        calibrated_on=None if calibration is None else calibration.fitted_on,
+        operating_points=decisions,
+        operating_points_met=tuple(one.name for one in decisions if one.met),
     )
 
 

@@ -1,12 +1,14 @@
-"""A bundle of a few kilobytes, whose graph is arithmetic one can follow, and a fake session."""
+"""A bundle of a few kilobytes, whose graph is arithmetic one can follow; a plain exam; keys."""
 
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import exams
 import numpy as np
 import onnx
 import pytest
@@ -103,8 +105,69 @@ def tiny_files() -> dict[str, bytes]:
     return {"model.fp32.onnx": tiny_graph(), "golden.npz": as_npz(tiny_golden())}
 
 
+PREPROCESSING = Preprocessing(
+    version=PREPROCESSING_VERSION,
+    height=HEIGHT,
+    width=WIDTH,
+    voi="header_window",
+    percentiles=None,
+    segmentation_threshold=0.02,
+    crop_margin=0.02,
+    background="keep",
+    geometry="letterbox",
+    resampling="area",
+    jpeg2000_reduction=0,
+)
+SOURCE = Source(
+    git_commit="0" * 40,
+    checkpoint_sha256="0" * 64,
+    open_clip_model="none",
+    base_sha256="1" * 64,
+    seed=7,
+    command="tests/conftest.py",
+    training_report={"exams": 0, "loss": [0.5, None]},
+)
+HALF = Interval(estimate=0.5, lower=0.4, upper=0.6, level=0.95, method="wilson")
+FINDING = Finding(
+    name="malignancy",
+    negative_prompt="a mammogram without a malignant lesion",
+    positive_prompt="a mammogram with a malignant lesion",
+    tokenizer="none",
+    tokenizer_sha256="2" * 64,
+    negative_embedding=prompt(0),
+    positive_embedding=prompt(1),
+    logit_scale=LOGIT_SCALE,
+    calibration=None,
+    operating_points=(
+        OperatingPoint(name="always", threshold=0.0, sensitivity=HALF, specificity=HALF),
+        OperatingPoint(name="never", threshold=1.0, sensitivity=HALF, specificity=HALF),
+    ),
+)
+MEASURED = Measurement(name="AUC", finding="malignancy", value=HALF, exams=100, data="noise")
+CARD = ModelCard(
+    training_data="None: the weights are random numbers.",
+    limitations=("It knows nothing about breasts.",),
+    licence="Apache-2.0",
+)
+
+
 def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
-    half = Interval(estimate=0.5, lower=0.4, upper=0.6, level=0.95, method="wilson")
+    graph = Graph(
+        file="model.fp32.onnx",
+        sha256=sha256(files["model.fp32.onnx"]),
+        precision="fp32",
+        opset=17,
+        inputs=(Tensor(name="views", shape=("B", 4, 1, HEIGHT, WIDTH), dtype="float32"),),
+        outputs=(Tensor(name="embedding", shape=("B", SIZE), dtype="float32"),),
+        largest_activations=(),
+        float32_blocks=(),
+    )
+    golden = GoldenExams(
+        file="golden.npz",
+        sha256=sha256(files["golden.npz"]),
+        count=2,
+        tolerance={"fp32": 1e-4, "bf16": 0.02},
+    )
     return Manifest(
         schema=SCHEMA,
         name="tiny",
@@ -113,74 +176,14 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
         intended_use="Testing the software; it knows nothing about breasts.",
         not_for_clinical_use=True,
         acceptance=PLAIN,
-        source=Source(
-            git_commit="0" * 40,
-            checkpoint_sha256="0" * 64,
-            open_clip_model="none",
-            base_sha256="1" * 64,
-            seed=7,
-            command="tests/conftest.py",
-            training_report={"exams": 0, "loss": [0.5, None]},
-        ),
+        source=SOURCE,
         views=tuple(str(view) for view in VIEWS),
-        preprocessing=Preprocessing(
-            version=PREPROCESSING_VERSION,
-            height=HEIGHT,
-            width=WIDTH,
-            voi="header_window",
-            percentiles=None,
-            segmentation_threshold=0.02,
-            crop_margin=0.02,
-            background="keep",
-            geometry="letterbox",
-            resampling="area",
-            jpeg2000_reduction=0,
-        ),
-        findings=(
-            Finding(
-                name="malignancy",
-                negative_prompt="a mammogram without a malignant lesion",
-                positive_prompt="a mammogram with a malignant lesion",
-                tokenizer="none",
-                tokenizer_sha256="2" * 64,
-                negative_embedding=prompt(0),
-                positive_embedding=prompt(1),
-                logit_scale=LOGIT_SCALE,
-                calibration=None,
-                operating_points=(
-                    OperatingPoint(
-                        name="always", threshold=0.0, sensitivity=half, specificity=half
-                    ),
-                    OperatingPoint(name="never", threshold=1.0, sensitivity=half, specificity=half),
-                ),
-            ),
-        ),
-        graphs=(
-            Graph(
-                file="model.fp32.onnx",
-                sha256=sha256(files["model.fp32.onnx"]),
-                precision="fp32",
-                opset=17,
-                inputs=(Tensor(name="views", shape=("B", 4, 1, HEIGHT, WIDTH), dtype="float32"),),
-                outputs=(Tensor(name="embedding", shape=("B", SIZE), dtype="float32"),),
-                largest_activations=(),
-                float32_blocks=(),
-            ),
-        ),
-        golden=GoldenExams(
-            file="golden.npz",
-            sha256=sha256(files["golden.npz"]),
-            count=2,
-            tolerance={"fp32": 1e-4, "bf16": 0.1},
-        ),
-        measurements=(
-            Measurement(name="AUC", finding="malignancy", value=half, exams=100, data="noise"),
-        ),
-        model_card=ModelCard(
-            training_data="None: the weights are random numbers.",
-            limitations=("It knows nothing about breasts.",),
-            licence="Apache-2.0",
-        ),
+        preprocessing=PREPROCESSING,
+        findings=(FINDING,),
+        graphs=(graph,),
+        golden=golden,
+        measurements=(MEASURED,),
+        model_card=CARD,
         attachments=(),
     )
 
@@ -192,6 +195,13 @@ def tiny_bundle(tmp_path: Path) -> Path:
     files = tiny_files()
     write_bundle(path, tiny_manifest(files), files)
     return path
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> Path:
+    """The folder of a plain exam: IM1 to IM4, in the order of `VIEWS`."""
+    exams.write_exam(tmp_path / "exam", exams.PLAIN)
+    return tmp_path / "exam"
 
 
 @dataclass
@@ -222,6 +232,21 @@ def altered(path: Path, **changes: object) -> Bundle:
     """The bundle at the path with other manifest fields, unchecked and in memory only."""
     bundle = read_bundle(path)
     return replace(bundle, manifest=replace(bundle.manifest, **changes))
+
+
+def with_file(path: Path, name: str, data: bytes) -> Bundle:
+    """The bundle at the path with other bytes under the same manifest, as no reader lets pass."""
+    bundle = read_bundle(path)
+    return replace(bundle, files={**bundle.files, name: data})
+
+
+def zipped(folder: Path, *, top: str = "") -> Path:
+    """A zip of the folder's files, beside it."""
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, top + file.name)
+    return path
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def test_the_report_shows_times_ratio_difference_hardware_and_bundle():
         median_ms=2.5,
         p95_ms=3.25,
         speedup=4.0,
-        worst_logit_difference=1.5e-4,
+        worst_difference=1.5e-4,
+        quantity="logit",
     )
     case = Case(
         model="m",
@@ -80,7 +81,7 @@ def test_the_report_shows_times_ratio_difference_hardware_and_bundle():
         stages_ms={"read": 1.5},
     )
     text = to_markdown(report)
-    assert "| fast runtime | 2.5 | 3.2 | 4.00 | 1.5e-04 |" in text
+    assert "| fast runtime | 2.5 | 3.2 | 4.00 | 1.5e-04 of a logit |" in text
     assert here.processor in text
     assert "`python benchmarks/latency.py --rounds 7`" in text
     assert "7 rounds; 3 threads for each contender" in text
@@ -137,11 +138,11 @@ def test_a_comparison_times_the_reference_and_says_how_far_each_graph_is_from_it
     assert torch.get_num_threads() == case.threads == 1
     assert reference.contender.startswith("PyTorch ")
     assert (reference.median_ms, reference.speedup) == (10.0, 1.0)
-    assert reference.worst_logit_difference is None
+    assert reference.worst_difference is None
     assert (session.median_ms, session.speedup) == (5.0, 2.0)
     assert session.p95_ms == pytest.approx(13.1)
-    assert (session.worst_logit_difference > 1e-3) == (shift > 0)
-    assert session.worst_logit_difference < 1
+    assert (session.worst_difference > 1e-3) == (shift > 0)
+    assert session.worst_difference < 1
     assert case.bundle_sha256 == bundle.sha256
     assert set(case.skipped) >= {"tensorrt in fp32", "cuda in fp32"}
     assert not any("in int8" in one for one in case.skipped)  # the bundle has no such graph

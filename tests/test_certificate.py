@@ -27,6 +27,7 @@ from mammoclip_sdk.parity.agreement import (
 )
 from mammoclip_sdk.parity.certificate import (
     FORMAT,
+    NOT_ASKED,
     Absence,
     Certificate,
     Comparison,
@@ -67,8 +68,7 @@ AGREEMENT = Agreement(
     cosine=worst(1e-9),
     length=worst(1e-8),
     findings=(FINDING,),
-    batch_size=4,
-    batched_exams=16,
+    batch_sizes=(8,),
     batch_logit=worst(0.0),
     batch_probability=worst(0.0),
 )
@@ -99,14 +99,23 @@ def verdicts(precision: str, agreement: Agreement) -> dict[str, str]:
 
 def test_the_limits_are_those_that_were_promised() -> None:
     assert {name: dict(limits) for name, limits in LIMITS.items()} == {
-        "fp32": {"unusable": 0, "logit": 1e-3, "flips": 0, "batch_logit": 1e-3},
+        "fp32": {
+            "unusable": 0,
+            "logit": 1e-3,
+            "cosine": 1e-6,
+            "length": 1e-5,
+            "flips": 0,
+            "batch_logit": 1e-3,
+        },
         "fp16": {
             "unusable": 0,
             "logit": 0.05,
             "cosine": 1e-4,
             "length": 1e-5,
+            "probability": 0.02,
             "flips": 0,
             "batch_logit": 0.05,
+            "batch_probability": 0.02,
         },
         "bf16": {"unusable": 0, "probability": 0.02, "auc": 0.005, "batch_probability": 0.02},
         "int8": {"unusable": 0, "probability": 0.02, "auc": 0.005, "batch_probability": 0.02},
@@ -267,8 +276,7 @@ AGREEMENTS = st.builds(
     cosine=st.none() | WORST,
     length=st.none() | WORST,
     findings=st.lists(FINDINGS, min_size=1, max_size=2).map(tuple),
-    batch_size=COUNTS,
-    batched_exams=COUNTS,
+    batch_sizes=st.lists(COUNTS, max_size=2).map(tuple),
     batch_logit=st.none() | WORST,
     batch_probability=st.none() | WORST,
 )
@@ -325,7 +333,7 @@ def with_gate(**changes: Any) -> str:
         (with_gate(limit=0.05), r"gates probability: 'failed' is not what it found"),
         (with_gate(value=None), r"gates probability: 'failed' is not what it found"),
         (with_gate(quantity="speed"), "'speed' is none of unusable, .*; "),
-        (with_gate(quantity="golden"), r"comparisons\[1\].gates: none for probability"),
+        (with_gate(quantity="golden_probability"), r"comparisons\[1\].gates: none for probability"),
         (certificate_to_json(FAILED).replace('"int8"', '"fp8"'), "'fp8' is none of fp32"),
         (with_gate(value=math.nan), "NaN is not a number"),
     ],
@@ -336,8 +344,8 @@ def test_a_certificate_that_contradicts_itself_is_refused(text: str, found: str)
 
 
 def test_another_format_is_refused_before_its_keys() -> None:
-    with pytest.raises(BundleVersionError, match=r"certificate\.json: format: found 2; expected 1"):
-        certificate_from_json('{"format": 2, "unknown": 0}', subject="certificate.json")
+    with pytest.raises(BundleVersionError, match=r"certificate\.json: format: found 3; expected 2"):
+        certificate_from_json('{"format": 3, "unknown": 0}', subject="certificate.json")
 
 
 def test_a_gate_cannot_pass_with_what_is_no_number() -> None:
@@ -349,12 +357,17 @@ def test_a_gate_cannot_pass_with_what_is_no_number() -> None:
 
 def test_the_page_says_what_failed_and_where_and_what_was_not_here() -> None:
     page = to_html(FAILED)
-    assert "Not every runtime agrees" in page
+    assert ">Not every runtime that was here agrees within its limits<" in page
+    assert "Not compared, in one precision or more: cuda." in page
     assert "<li>onnxruntime 1.32.0 CPUExecutionProvider, int8: difference of a probability" in page
     assert "1 of 4 gates failed" in page
     assert "passed, " not in page
     assert "<th>cuda, fp16</th><td>no CUDA</td>" in page
-    assert "Every runtime agrees" in to_html(CERTIFICATE)
+    assert ">Every runtime that was here agrees within its limits<" in to_html(CERTIFICATE)
+    left_out = Absence(device="cpu", precision="fp16", reason=NOT_ASKED)
+    narrowed = replace(CERTIFICATE, absent=(left_out,))
+    assert (narrowed.narrowed, CERTIFICATE.narrowed) == (True, False)
+    assert ">Every runtime that was asked for agrees within its limits<" in to_html(narrowed)
     assert "with the bundle" in to_html(CERTIFICATE)
     issued = replace(CERTIFICATE, issued_at="2026-11-24T12:00:00+00:00", bundle_sha256="c" * 64)
     assert "2026-11-24T12:00:00+00:00" in to_html(issued)

@@ -26,7 +26,7 @@ RIGHT = EXAMS.embedding
 
 def answers(embedding: np.ndarray = RIGHT, batched: np.ndarray | None = None) -> Answers:
     batched = embedding[:8] if batched is None else batched
-    return Answers(embedding=embedding, batched=batched, batch_size=4)
+    return Answers(embedding=embedding, batches=(batched,))
 
 
 def compared(embedding: np.ndarray = RIGHT, batched: np.ndarray | None = None, **changes: object):
@@ -48,7 +48,7 @@ def test_the_right_answers_differ_in_nothing() -> None:
     for worst in (found.logit, found.cosine, found.batch_logit, found.batch_probability):
         assert worst is not None
         assert (worst.value, worst.where) == (0, "")
-    assert (found.exams, found.unusable, found.batched_exams, found.batch_size) == (20, 0, 8, 4)
+    assert (found.exams, found.unusable, found.batch_sizes) == (20, 0, (8,))
     assert found.findings[0].auc is not None
     assert found.findings[0].auc.difference.estimate == 0
 
@@ -105,7 +105,8 @@ def test_an_exam_that_is_broken_in_a_batch_alone_is_counted() -> None:
     batched = RIGHT[:8].copy()
     batched[6, 2] = np.nan
     found = compared(batched=batched)
-    assert (found.unusable, found.unusable_where[:19]) == (1, "exam 6 (in a batch,")
+    assert found.unusable == 1
+    assert found.unusable_where.startswith("exam 6 (in a batch of 8, ")
     assert found.batch_logit is not None
     assert found.batch_logit.value == 0
 
@@ -125,7 +126,7 @@ def test_an_answer_that_depends_on_its_batch_is_found() -> None:
     for worst in (found.batch_logit, found.batch_probability):
         assert worst is not None
         assert worst.where.startswith("exam 5, malignancy")
-        assert ", alone " in worst.where
+        assert ", in a batch of 8; alone " in worst.where
     failed = {gate.quantity for gate in judge("fp32", found) if gate.verdict == "failed"}
     assert failed == {"batch_logit"}
 

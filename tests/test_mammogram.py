@@ -327,6 +327,7 @@ def test_what_a_bundle_accepts_is_read_and_nothing_more(
         {"ManufacturerModelName": "FDR-3000AWS", "ImageType": ["ORIGINAL", "PRIMARY", ""]},
         {"ImageType": ["DERIVED", "PRIMARY", ""]},
         {"EstimatedRadiographicMagnificationFactor": "1.2"},
+        {"PixelIntensityRelationship": "LOG"},
     ],
 )
 def test_words_that_only_look_like_a_reason_are_none(values: dict[str, Any]) -> None:

@@ -304,6 +304,36 @@ def test_rectangles_outside_their_image_are_refused(changed, message):
         _native.resample(PIXELS, TABLE, **(WHOLE | changed))
 
 
+@settings(deadline=None)
+@given(images(), st.floats(0, 1), st.integers(0, 900), st.integers(0, 3))
+def test_tissue_is_measured_in_the_middle_of_each_block(image, threshold, tall, levels):
+    pixels, table, _, _ = image
+    samples = np.pad(pixels, ((0, tall), (0, 0)), mode="edge")
+    rows, columns = (side * 2**levels - min(levels, 1) for side in samples.shape)
+    reduction = (levels, True, rows, columns) if levels else None
+    breast = _native.find_breast(samples, table, threshold / 2, reduction=reduction)
+    side = breast.block_side
+    down, across = (np.arange(side // 2, length, side) for length in (rows, columns))
+    shown = table[samples[np.ix_(down >> levels, across >> levels)]]
+    inside = breast.mask[: len(down), : len(across)] & (shown > np.float32(threshold))
+    tissue = shown[inside]
+    low, high = np.percentile(tissue, (5, 95)) if tissue.size else (0, 0)
+    spread, saturated = _native.measure_tissue(
+        samples, table, breast, threshold, reduction=reduction
+    )
+    assert spread == pytest.approx(high - low, abs=1e-6)
+    assert saturated == pytest.approx(np.mean(tissue >= 254 / 255) if tissue.size else 0)
+
+
+def test_tissue_of_another_image_is_refused():
+    table = np.linspace(0, 1, 256, dtype=np.float32)
+    breast = _native.find_breast(np.full((512, 512), 200, np.uint8), table, 0.1)
+    with pytest.raises(ValueError, match="one entry for each block"):
+        _native.measure_tissue(np.full((300, 512), 200, np.uint8), table, breast, 0.1)
+    with pytest.raises(ValueError, match="threshold must be finite"):
+        _native.measure_tissue(np.full((512, 512), 200, np.uint8), table, breast, float("nan"))
+
+
 def test_a_threshold_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="threshold"):
         _native.find_breast(PIXELS, TABLE, float("nan"))

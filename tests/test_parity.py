@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import sys
@@ -33,9 +34,15 @@ from mammoclip_sdk.errors import (
 from mammoclip_sdk.parity import certify, measure
 from mammoclip_sdk.parity import exams as parity_exams
 from mammoclip_sdk.parity.agreement import gate_text
-from mammoclip_sdk.parity.certificate import Certificate, certificate_from_json, certificate_to_json
+from mammoclip_sdk.parity.certificate import (
+    NOT_ASKED,
+    Certificate,
+    certificate_from_json,
+    certificate_to_json,
+)
 from mammoclip_sdk.parity.exams import ParityExams, read_exams, write_exams
-from mammoclip_sdk.sessions import Session, ort
+from mammoclip_sdk.predictor import Predictor
+from mammoclip_sdk.sessions import BATCH_SIZE, Session, ort
 
 EXAMS = exams()
 
@@ -92,7 +99,7 @@ def test_exams_that_unpack_to_too_much_are_not_unpacked(monkeypatch: pytest.Monk
     bundle = many_bundle(EXAMS)
     with zipfile.ZipFile(io.BytesIO(bundle.files["parity.npz"])) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    monkeypatch.setattr(parity_exams, "_MAX_BYTES", size - 1)
+    monkeypatch.setattr(parity_exams, "MAX_BYTES", size - 1)
     monkeypatch.setattr(parity_exams.np, "load", None)
     with pytest.raises(BundleFormatError, match=f"{size} bytes unpacked, more than {size - 1}"):
         read_exams(bundle)
@@ -111,16 +118,41 @@ def ran(session: Session, given: ParityExams = EXAMS) -> Any:
     return measure(many_bundle(given), given, session)
 
 
-def test_every_exam_is_run_alone_and_the_first_ones_in_batches() -> None:
+def test_every_exam_is_run_alone_and_the_first_ones_in_one_batch() -> None:
     session = FakeSession()
     found = ran(session)
-    assert session.batches == (1,) * 20 + (4,) * 2 + (1, 1)  # and the golden exams
+    assert session.batches == (1,) * 20 + (8,) + (1, 1)  # and the golden exams
     assert found.agreement.exams == 20
-    assert (found.agreement.batch_size, found.agreement.batched_exams) == (4, 8)
+    assert found.agreement.batch_sizes == (8,)
     assert {gate.verdict for gate in found.gates} == {"passed"}
-    assert found.gates[-1].quantity == "golden"
+    assert found.gates[-1].quantity == "golden_logit"
     assert (found.runtime, found.device, found.precision) == ("fake 1.0 NumPy", "cpu", "fp32")
     assert (found.graph, found.graph_sha256) == ("model.fp32.onnx", sha256(tiny_graph()))
+
+
+def test_the_batch_is_as_large_as_one_that_nobody_asked_for() -> None:
+    parameters = inspect.signature(Predictor.predict_many).parameters
+    assert parameters["batch_size"].default == BATCH_SIZE
+
+
+@pytest.mark.parametrize("size", [2, 8, 16])
+def test_an_engine_that_is_wrong_in_batches_of_one_size_fails(
+    both: tuple[FakeTensorRT, FakeTensorRT], size: int
+) -> None:
+    bundle = many_bundle(fp32=tiny_graph())
+    engine = engines.build(bundle, flavour="tensorrt", precision="fp32", max_batch=16)
+
+    class Negated(FakeSession):
+        def run(self, tensors: Any) -> np.ndarray:
+            embedding = super().run(tensors)
+            return -embedding if len(embedding) == size else embedding
+
+    session = Negated()
+    session.engine = engine
+    found = measure(bundle, EXAMS, session)
+    assert found.agreement.batch_sizes == (2, 3, 4, 5, 6, 7, 8, 16)
+    assert [gate.quantity for gate in found.failed] == ["batch_logit"]
+    assert found.failed[0].where.count(f"in a batch of {size}; alone") == 1
 
 
 def test_the_input_is_exactly_the_byte_divided_by_255() -> None:
@@ -161,9 +193,9 @@ def test_nan_in_one_exam_fails_and_names_it() -> None:
 def test_nan_in_every_answer_fails_gates_and_is_a_certificate_still() -> None:
     comparison = ran(FakeSession(lambda views: np.full((len(views), SIZE), np.nan, np.float32)))
     found = {gate.quantity: gate for gate in comparison.failed}
-    assert found.keys() == {"unusable", "golden"}
+    assert found.keys() == {"unusable", "golden_logit"}
     assert found["unusable"].value == 20
-    assert gate_text(found["golden"]) == (
+    assert gate_text(found["golden_logit"]) == (
         "difference of a golden exam's logit: failed, an image embedding with NaN or infinity"
     )
     made = replace(CERTIFICATE, comparisons=(comparison,))
@@ -179,7 +211,9 @@ def test_nan_in_a_golden_exam_alone_fails_its_gate() -> None:
         known = any(np.array_equal(views[0], one) for one in parity_views)
         return tiny_embedding(views) * np.float32(1 if known else np.nan)
 
-    assert failed(FakeSession(compute)) == {"golden": "an image embedding with NaN or infinity"}
+    assert failed(FakeSession(compute)) == {
+        "golden_logit": "an image embedding with NaN or infinity"
+    }
 
 
 def test_a_little_error_in_one_exam_fails_and_names_it() -> None:
@@ -202,7 +236,7 @@ def test_other_golden_answers_fail_a_gate_of_their_own() -> None:
         embedding = tiny_embedding(views)
         return embedding if known else embedding[:, ::-1].copy()
 
-    assert failed(FakeSession(compute)) == {"golden": "2 golden exams"}
+    assert failed(FakeSession(compute)) == {"golden_logit": "2 golden exams"}
 
 
 def test_a_precision_without_a_golden_tolerance_is_not_compared() -> None:
@@ -253,7 +287,8 @@ def test_each_precision_is_its_own_graph(certificate: Certificate) -> None:
 def test_only_what_was_asked_for_is_compared() -> None:
     one = certify(many_bundle(), "cpu", "fp16")
     assert [(c.device, c.precision) for c in one.comparisons] == [("cpu", "fp16")]
-    assert one.absent == ()
+    assert {absence.reason for absence in one.absent} == {NOT_ASKED}
+    assert one.narrowed
     int8 = certify(many_bundle(), precision="int8")
     assert {c.precision for c in int8.comparisons} == {"int8"}
     assert certify(many_bundle(fp32=tiny_graph()), "cpu").comparisons[0].precision == "fp32"
@@ -278,9 +313,13 @@ def test_absent_runtimes_are_listed_and_alone_they_are_an_error(
     monkeypatch.setattr(parity, "find_all", lambda bundle, precision: open_session(bundle, "rtx"))
     found = certify(many_bundle(), precision="fp32")
     assert [one.device for one in found.comparisons] == ["cpu"]
-    assert [(one.device, one.reason) for one in found.absent] == [
-        (device, "nothing. Install it.") for device in ("tensorrt", "cuda", "openvino")
-    ]
+    reasons = {(one.device, one.precision): one.reason for one in found.absent}
+    assert reasons == {
+        **{(device, "fp32"): "nothing" for device in ("tensorrt", "cuda", "openvino")},
+        **{(device, "fp16"): NOT_ASKED for device in ("tensorrt", "cuda", "cpu")},
+        **{(device, "int8"): NOT_ASKED for device in ("openvino", "cpu")},
+        ("openvino", "bf16"): NOT_ASKED,
+    }
     with pytest.raises(RuntimeNotInstalledError, match="cuda: found nothing"):
         certify(many_bundle(), "cuda")
 
@@ -381,7 +420,7 @@ def test_verify_parity_certifies_this_workstation(folder: Path, tmp_path: Path) 
     file = tmp_path / "here.json"
     found = run(folder, "--parity", "--device", "cpu", "--certificate", file)
     assert found.exit_code == 0, found.output
-    assert "tiny 1.2.3: every runtime agrees" in found.stdout
+    assert "tiny 1.2.3: every runtime on device cpu agrees within its limits" in found.stdout
     assert "CPUExecutionProvider, fp16: passed" in found.stdout
     certificate = certificate_from_json(file.read_text("utf-8"), subject=file.name)
     assert [one.precision for one in certificate.comparisons] == ["fp32", "fp16", "int8"]

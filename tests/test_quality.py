@@ -488,6 +488,16 @@ def test_padding_that_would_be_white_warns_of_a_wrong_polarity(
     assert brief(judge(stored=stored)) == ([("G09", "warn", "RCC")] if warns else [])
 
 
+def test_padding_that_may_cover_tissue_warns() -> None:
+    stored = images()
+    padded = replace(TWELVE_BITS, padding=(0, 658))
+    stored[View.RCC] = replace(stored[View.RCC], display=padded)
+    for shown, warns in ((0.3, False), (0.31, True)):
+        given = model_input({View.RCC: replace(GOOD, beside_padding=shown)})
+        found = judge(given=given, stored=stored)
+        assert brief(found) == ([("G09", "warn", "RCC")] if warns else [])
+
+
 # G10
 
 
@@ -523,7 +533,7 @@ def test_pixels_must_have_a_detectors_size(
 
 
 @pytest.mark.parametrize(
-    ("shape", "blocks"), [((16, 40), False), ((16, 41), True), ((64, 16), False), ((65, 16), True)]
+    ("shape", "blocks"), [((18, 20), False), ((17, 20), True), ((64, 16), False), ((65, 16), True)]
 )
 def test_an_image_must_have_the_shape_of_a_mammogram(shape: tuple[int, int], blocks: bool) -> None:
     stored = images()

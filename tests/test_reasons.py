@@ -101,6 +101,7 @@ NO_REASON = {
     "unverified",
     # of a bundle, a device, a report
     "bundle",
+    "bundle_certificate",
     "bundle_format",
     "bundle_integrity",
     "bundle_not_found",
@@ -121,6 +122,7 @@ NO_REASON = {
     "report",
     "runtime_conflict",
     "runtime_not_installed",
+    "stdout",
 }
 
 
@@ -201,9 +203,7 @@ def test_the_codes_are_those_of_the_gate_and_each_is_explained() -> None:
         assert row.action.endswith(".")
         assert f"\n{code}        {row.title}" in (reasons.__doc__ or "")
     page = Path(mammoclip_sdk.__file__).parents[1] / "docs" / "reading.md"
-    assert re.findall(r"^\| (G\d\d) \|", page.read_text("utf-8"), re.MULTILINE) == [
-        *reasons.CODES
-    ]
+    assert re.findall(r"^\| (G\d\d) \|", page.read_text("utf-8"), re.MULTILINE) == [*reasons.CODES]
 
 
 @pytest.mark.parametrize(

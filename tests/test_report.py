@@ -61,13 +61,13 @@ def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> 
         "Not for clinical use.",
         "it knows nothing about breasts",
         "malignancy",
-        f"{finding.probability:.3f}",
+        f"{finding.score:.3f}",
         "uncalibrated score, 0 to 1: it orders exams, and is no probability",
         f"uncalibrated logit {finding.logit:+.2f}",
-        "The frame is what the model saw, fitted into 32 rows and 24 columns.",
+        "The frame is the part that goes to the model, fitted into 32 rows and 24 columns.",
         "Caution, G11 Device.",
         "Validate the model on images of this device before relying on it.",
-        "threshold 0.000 reached",
+        "threshold 0.000 reached (measured: sensitivity 0.50, 0.40 to 0.60, specificity 0.50, ",
         "threshold 1.000 not reached",
         "Explicit VR Little Endian",
         "IM4",
@@ -79,9 +79,26 @@ def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> 
         f"pydicom {pydicom.__version__}, imagecodecs {imagecodecs.__version__}, "
         f"numpy {np.__version__}",
         "not strict, decoded in the same process",
-        "0.500 (95% interval 0.400 to 0.600, wilson) on 100 exams: noise",
+        "0.500 (95% interval 0.400 to 0.600, Wilson) on 100 exams: noise",
+        "It knows nothing about breasts.",
     ):
         assert words in text
+
+
+def test_every_printed_sheet_says_what_the_model_is_not_for(examination: Examination) -> None:
+    note = '@page { @bottom-center { content: "Not for clinical use" } }'
+    assert note in to_html(examination)
+    provenance = replace(examination.prediction.provenance, not_for_clinical_use=False)
+    assert "Not for clinical use" not in to_html(with_answer(examination, provenance=provenance))
+
+
+def test_a_probability_says_for_which_exams_it_was_calibrated(examination: Examination) -> None:
+    (finding,) = examination.prediction.findings
+    fitted = replace(finding, probability=0.123, score=0.123, calibrated=True, calibrated_on="<x>")
+    html = to_html(with_answer(examination, findings=(fitted,)))
+    assert "0.123" in html
+    assert "probability, 0 to 1, as calibrated on &lt;x&gt; " in html
+    assert "is no probability" not in html
 
 
 def test_nothing_is_fetched_and_nothing_runs(examination: Examination) -> None:
@@ -143,6 +160,7 @@ def test_an_exam_that_was_not_scored_shows_no_number(examination: Examination) -
     assert "G04" in page.text
     assert "One image, two views. twice the same" in " ".join(page.text.split())
     assert "Find out which view the image shows" in page.text
+    assert [p.get("class") for p in page.all("p")].count("reason") == 1
     assert not [p for p in page.all("p") if p.get("class") == "number"]
     assert "probability, 0 to 1" not in page.text
 
@@ -170,7 +188,9 @@ def test_a_device_takes_no_more_of_the_page_than_a_header_may_say(
     assert "M" * 65 not in html
     cells = [cell for cell in Page(html).all("td") if cell.get("class") == "image"]
     assert len(cells) == 4
-    assert ".image { overflow-wrap: anywhere }" in html  # such a word must not widen the table
+    assert (
+        ".image { min-width: 12em; overflow-wrap: anywhere }" in html
+    )  # such a word must not widen the table
 
 
 def test_a_finding_without_operating_points_says_so(examination: Examination) -> None:

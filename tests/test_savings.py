@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from export import savings
 from export.fold import fold
 from export.precision import half
-from export.savings import TrainingEncoder, as_markdown, multiply_adds, random_model
+from export.random_checkpoint import random_model
+from export.savings import TrainingEncoder, as_markdown, multiply_adds
 from export.to_onnx import to_onnx
 from training.adapters import AdapterConfig
 from training.model import ModelConfig

@@ -70,6 +70,25 @@ def test_the_model_is_a_machine_learning_model_with_a_card(manifest: Manifest) -
     assert dataset["description"] == manifest.model_card.training_data
 
 
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [
+        ("MIT OR (Apache-2.0 AND LicenseRef-Vendor)", None),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", None),
+        ("MIT License", {"license": {"name": "MIT License"}}),
+        ("All rights reserved, © Vendor", {"license": {"name": "All rights reserved, © Vendor"}}),
+    ],
+)
+def test_only_what_is_an_spdx_expression_goes_out_as_one(
+    manifest: Manifest, licence: str, said: object
+) -> None:
+    card = replace(manifest.model_card, licence=licence)
+    made = replace(manifest, model_card=card)
+    model = plain(made)["metadata"]["component"]
+    assert model["licenses"] == [said or {"expression": licence}]
+    assert problem(to_json(made, tools=TOOLS)) is None
+
+
 def test_a_calibrated_output_says_so(manifest: Manifest) -> None:
     calibration = Calibration(slope=1.0, intercept=0.0, fitted_on="x")
     findings = (replace(manifest.findings[0], calibration=calibration),)

@@ -25,34 +25,44 @@ def embedding(negative: float, positive: float) -> np.ndarray:
     return np.array([negative, positive, rest, 0, 0, 0], np.float32)
 
 
-def test_logits_are_scaled_cosines_and_the_probability_their_softmax() -> None:
+CALIBRATED = replace(
+    FINDING,
+    calibration=Calibration(slope=0.5, intercept=-1.5, fitted_on="600 exams, half positive"),
+)
+
+
+def test_logits_are_scaled_cosines_and_the_score_their_softmax() -> None:
     (found,) = score(embedding(0.1, 0.3), (FINDING,))
     assert found.name == "malignancy"
     assert found.logits == pytest.approx((1.0, 3.0), abs=1e-6)
     assert found.logit == pytest.approx(2.0, abs=1e-6)
-    assert found.probability == pytest.approx(0.880797, abs=1e-6)  # 1 / (1 + e^-2)
-    assert not found.calibrated
+    assert found.score == pytest.approx(0.880797, abs=1e-6)  # 1 / (1 + e^-2)
+
+
+def test_what_was_never_calibrated_has_no_probability() -> None:
+    (found,) = score(embedding(0.1, 0.3), (FINDING,))
+    assert (found.calibrated, found.calibrated_on, found.probability) == (False, None, None)
 
 
 @given(st.floats(-0.7, 0.7), st.floats(-0.7, 0.7))
-def test_the_probability_is_scipys_softmax(negative: float, positive: float) -> None:
+def test_the_score_is_scipys_softmax(negative: float, positive: float) -> None:
     (found,) = score(embedding(negative, positive), (FINDING,))
     reference = softmax([LOGIT_SCALE * negative, LOGIT_SCALE * positive])[1]
-    assert found.probability == pytest.approx(reference, abs=1e-5)
+    assert found.score == pytest.approx(reference, abs=1e-5)
 
 
 def test_a_calibration_replaces_the_softmax() -> None:
-    calibration = Calibration(slope=0.5, intercept=-1.5, fitted_on="exams")
-    (found,) = score(embedding(0.1, 0.3), (replace(FINDING, calibration=calibration),))
-    assert found.calibrated
+    (found,) = score(embedding(0.1, 0.3), (CALIBRATED,))
+    assert (found.calibrated, found.calibrated_on) == (True, "600 exams, half positive")
     assert found.probability == pytest.approx(0.377541, abs=1e-6)  # 1 / (1 + e^0.5)
+    assert found.score == found.probability
     assert found.logit == pytest.approx(2.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(1e4, 1.0), (-1e4, 0.0)])
 def test_extreme_logits_neither_overflow_nor_warn(scale: float, expected: float) -> None:
-    (found,) = score(embedding(0, 0.9), (replace(FINDING, logit_scale=scale),))
-    assert found.probability == expected
+    (found,) = score(embedding(0, 0.9), (replace(CALIBRATED, logit_scale=scale),))
+    assert found.score == found.probability == expected
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,7 @@ def test_a_point_is_met_from_its_threshold_on(threshold: float, met: tuple[str, 
         name="p", threshold=threshold, sensitivity=interval, specificity=interval
     )
     (found,) = score(embedding(0.2, 0.2), (replace(FINDING, operating_points=(point,)),))
-    assert found.probability == 0.5
+    assert found.score == 0.5
     assert found.operating_points_met == met
 
 
@@ -94,5 +104,5 @@ def test_rounding_to_half_precision_leaves_an_embedding_usable() -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_logits_that_overflow_are_no_score() -> None:
-    with pytest.raises(InferenceError, match="a probability of nan from logits"):
+    with pytest.raises(InferenceError, match="a score of nan from logits"):
         score(embedding(0, 1), (replace(FINDING, logit_scale=1e39),))

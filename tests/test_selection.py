@@ -190,6 +190,7 @@ def test_a_modified_view_is_taken_only_where_no_plain_one_is() -> None:
     exam = read_exam([rolled, *exam_of()])
     assert exam.images[View.LCC].name == "views[1]"
     assert exam.alternatives[0].reason == "it is not a plain view (rolled lateral)"
+    assert exam.alternatives[0].sop_instance_uid == rolled.SOPInstanceUID
     assert read_exam([rolled, *exam_of()[1:]]).images[View.LCC].name == "views[0]"
 
 

@@ -10,7 +10,7 @@ from tiny_graphs import exams as tiny_exams
 from tiny_graphs import many_bundle
 
 from export import verify as gate
-from export.exams import COUNT, parity_exams
+from export.exams import COUNT, extremes, parity_exams, phantoms
 from export.verify import ParityError, answered, verify
 from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.errors import RuntimeNotInstalledError
@@ -77,6 +77,13 @@ def test_the_same_seed_gives_the_same_exams_and_another_one_others(made):
     other = parity_exams(PREPROCESSING, seed=6)[0]
     assert not np.array_equal(other[0], made[0][0])
     assert np.array_equal(other[-1], made[0][-1])
+
+
+def test_phantoms_alone_are_the_first_of_the_parity_exams(made):
+    views, labels = phantoms(PREPROCESSING, seed=5, count=3)
+    assert np.array_equal(views, made[0][:3])
+    assert labels.tolist() == [1, 0, 1]
+    assert np.array_equal(extremes(PREPROCESSING), made[0][-1:])
 
 
 def test_a_certificate_over_too_few_exams_is_not_made():
@@ -152,7 +159,7 @@ def test_a_graph_that_is_wrong_by_a_little_is_refused_with_its_worst_case():
     certificate = caught.value.certificate
     assert not certificate.passed
     (cpu,) = [one for one in certificate.comparisons if one.device == "cpu"]
-    assert {found.quantity for found in cpu.failed} == {"logit", "golden"}
+    assert {found.quantity for found in cpu.failed} == {"logit", "golden_logit"}
     assert cpu.agreement.logit.value < 0.05  # a difference that no eye would see in a probability
 
 
@@ -163,7 +170,7 @@ def test_the_worst_case_it_names_is_the_worst():
     exams = tiny_exams()
     (cpu,) = [one for one in caught.value.certificate.comparisons if one.device == "cpu"]
     found = open_session(bundle, "cpu").run({"views": exams.views / np.float32(255)})
-    answers = Answers(embedding=found, batched=found[:4], batch_size=4)
+    answers = Answers(embedding=found, batches=(found[:8],))
     expected = compare(bundle.manifest.findings, exams.embedding, answers, exams.labels)
     assert cpu.agreement.logit.where.split(":")[0] == expected.logit.where.split(":")[0]
     assert cpu.agreement.logit.value == pytest.approx(expected.logit.value, rel=1e-3)

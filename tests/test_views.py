@@ -55,6 +55,7 @@ REFUSED: list[tuple[str, Change]] = [
     ("tomosynthesis_slice", setting(VolumetricProperties="VOLUME")),
     ("tomosynthesis_slice", setting(ConcatenationUID="1.2.3")),
     ("tomosynthesis_slice", setting(ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS"])),
+    ("tomosynthesis_slice", setting(ImageType=["ORIGINAL", "PRIMARY", "TOMO_PROJ", "RIGHT"])),
     ("secondary_capture", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")),
     ("secondary_capture", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7.2")),
     ("unsupported_sop_class", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.1")),

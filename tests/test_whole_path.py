@@ -80,6 +80,8 @@ def made(tmp_path_factory):
 def test_the_bundle_says_what_it_was_made_from(made):
     settings, checkpoint, bundle = made
     manifest = read_bundle(bundle).manifest
+    checksum = (checkpoint / "config.sha256").read_text()
+    assert checksum == f"{manifest.source.checkpoint_sha256}  config.json\n"
     report = manifest.source.training_report
     assert report["settings"]["seed"] == manifest.source.seed == 11
     saved = json.loads(json.dumps(asdict(settings)))

@@ -138,7 +138,7 @@ def many_bundle(parity: ParityExams | bytes | None = None, **graphs: bytes) -> B
             for precision in graphs
         ),
         golden=replace(
-            manifest.golden, tolerance={"fp32": 1e-4, "fp16": 0.05, "bf16": 0.2, "int8": 0.2}
+            manifest.golden, tolerance={"fp32": 1e-4, "fp16": 0.005, "bf16": 0.02, "int8": 0.02}
         ),
         attachments=(Attachment(kind="parity_exams", file="parity.npz", sha256=sha256(packed)),),
     )

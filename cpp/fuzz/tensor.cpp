@@ -1,4 +1,4 @@
-// Segmentation, placement and resampling under any arguments: no report of a sanitizer, nothing
+// Segmentation, measuring, placement and resampling under any arguments: no report of a sanitizer, nothing
 // but std::invalid_argument, every result finite, in range and zero where nothing was placed.
 #include <cmath>
 #include <stdexcept>
@@ -154,6 +154,12 @@ void run(Reader& reader) {
     BlockMask mask = breast.mask;
     if (later.one_in(16)) mask.side = later.any_integer(20);
     if (later.one_in(16)) mask.inside.pop_back();
+    Breast measured = breast;
+    measured.mask = mask;
+    const Tissue tissue = measure_tissue(image, measured, threshold);
+    require(tissue.saturated >= 0.0 && tissue.saturated <= 1.0, "a share is 0 to 1");
+    require(!table.proper || (tissue.spread >= 0.0 && tissue.spread <= 1.0),
+            "values in 0 to 1 spread no further");
     const std::vector<float> view =
         resample(image, placement, later.one_in(2) ? &mask : nullptr);
     check_view(view, placement, table.proper, reduction.levels != 0);

@@ -6,6 +6,14 @@
 
 #include <string>
 
+inline pybind11::buffer_info bytes_of(const pybind11::buffer& frame) {
+    pybind11::buffer_info bytes = frame.request();
+    if (bytes.ndim != 1 || bytes.itemsize != 1 || bytes.strides[0] != 1) {
+        throw pybind11::type_error("frame must be contiguous bytes");
+    }
+    return bytes;
+}
+
 inline void check_array(const pybind11::array& array, const std::string& name,
                         pybind11::ssize_t dimensions) {
     if (array.ndim() != dimensions) {
@@ -18,5 +26,7 @@ inline void check_array(const pybind11::array& array, const std::string& name,
 }
 
 void bind_grey_values(pybind11::module_& module);
+void bind_image_memory(pybind11::module_& module);
+void bind_jpeg(pybind11::module_& module);
 void bind_placement(pybind11::module_& module);
 void bind_run_lengths(pybind11::module_& module);

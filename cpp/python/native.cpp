@@ -100,6 +100,16 @@ Breast find_breast(const py::array& pixels, const py::array& values, double thre
     });
 }
 
+std::pair<double, double> measure_tissue(const py::array& pixels, const py::array& values,
+                                         const Breast& breast, double threshold,
+                                         const OptionalReduction& reduction) {
+    return with_image(pixels, values, reduction, [&](const auto& image) {
+        py::gil_scoped_release released;
+        const mammoclip::Tissue tissue = mammoclip::measure_tissue(image, breast, threshold);
+        return std::pair{tissue.spread, tissue.saturated};
+    });
+}
+
 py::array_t<float> resample(const py::array& pixels, const py::array& values, const Sides& crop,
                             const Sides& placed, std::pair<std::int64_t, std::int64_t> shape,
                             bool mirrored, const std::optional<py::array>& mask,
@@ -122,7 +132,8 @@ py::array_t<float> resample(const py::array& pixels, const py::array& values, co
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "Run lengths, grey values, breast segmentation and area resampling of stored pixels.";
+    module.doc() = "Frames of JPEG and run lengths, grey values, breast segmentation and area "
+                   "resampling of stored pixels.";
     module.attr("PREPROCESSING_VERSION") = mammoclip::preprocessing_version;
     bind_grey_values(module);
     py::class_<Breast>(module, "Breast")
@@ -136,10 +147,15 @@ PYBIND11_MODULE(_native, module) {
                                })
         .def_property_readonly("block_side", [](const Breast& breast) { return breast.mask.side; })
         .def_property_readonly("mask", &mask_array);
+    bind_image_memory(module);
+    bind_jpeg(module);
     bind_placement(module);
     bind_run_lengths(module);
     module.def("find_breast", &find_breast, py::arg("pixels"), py::arg("values"),
                py::arg("threshold"), py::kw_only(), py::arg("reduction") = py::none());
+    module.def("measure_tissue", &measure_tissue, py::arg("pixels"), py::arg("values"),
+               py::arg("breast"), py::arg("threshold"), py::kw_only(),
+               py::arg("reduction") = py::none());
     module.def("resample", &resample, py::arg("pixels"), py::arg("values"), py::kw_only(),
                py::arg("crop"), py::arg("placed"), py::arg("shape"), py::arg("mirrored") = false,
                py::arg("mask") = py::none(), py::arg("block_side") = 0,

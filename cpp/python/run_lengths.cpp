@@ -21,10 +21,7 @@ bool decode(const py::buffer_info& frame, py::array& pixels) {
 }
 
 bool decode_run_lengths(const py::buffer& frame, py::array pixels) {
-    const py::buffer_info bytes = frame.request();
-    if (bytes.ndim != 1 || bytes.itemsize != 1 || bytes.strides[0] != 1) {
-        throw py::type_error("frame must be contiguous bytes");
-    }
+    const py::buffer_info bytes = bytes_of(frame);
     check_array(pixels, "pixels", 2);
     if (py::isinstance<py::array_t<std::uint8_t>>(pixels)) {
         return decode<std::uint8_t>(bytes, pixels);

@@ -32,8 +32,10 @@ template <typename Pixel>
 std::vector<float> average(const Image<Pixel>& image, const Coverage& down, const Coverage& across,
                            const BlockMask* mask);
 
-// Throws std::invalid_argument unless the sizes are within limits and belong to each other.
+// Throw std::invalid_argument unless the sizes are within limits and belong to each other.
 template <typename Pixel>
 void check(const Image<Pixel>& image);
+template <typename Pixel>
+void check(const Image<Pixel>& image, const BlockMask* mask);
 
 }  // namespace mammoclip

@@ -44,8 +44,7 @@ bool is_side(std::int64_t length, std::int64_t largest) {
 }
 
 template <typename Pixel>
-void check(const Image<Pixel>& image, const Placement& placement, const BlockMask* mask) {
-    check(image);
+void check(const Image<Pixel>& image, const Placement& placement) {
     const std::int64_t rows = image.source_rows(), columns = image.source_columns();
     if (!is_side(placement.height, max_output_side) || !is_side(placement.width, max_output_side)) {
         throw std::invalid_argument("output height and width must be 1 to 8192");
@@ -55,12 +54,6 @@ void check(const Image<Pixel>& image, const Placement& placement, const BlockMas
     }
     if (!holds(placement.height, placement.width, placement.placed)) {
         throw std::invalid_argument("placed must be a non-empty rectangle of the output");
-    }
-    if (mask == nullptr) return;
-    if (!is_side(mask->side, max_side) || mask->rows != (rows + mask->side - 1) / mask->side ||
-        mask->columns != (columns + mask->side - 1) / mask->side ||
-        mask->inside.size() != static_cast<std::size_t>(mask->rows * mask->columns)) {
-        throw std::invalid_argument("mask must have one entry for each block of the image");
     }
 }
 
@@ -91,6 +84,18 @@ void check(const Image<Pixel>& image) {
     if (image.rows != samples(image.source_rows()) ||
         image.columns != samples(image.source_columns())) {
         throw std::invalid_argument("a reduced image must have one sample for 2^levels pixels");
+    }
+}
+
+template <typename Pixel>
+void check(const Image<Pixel>& image, const BlockMask* mask) {
+    check(image);
+    if (mask == nullptr) return;
+    const std::int64_t rows = image.source_rows(), columns = image.source_columns();
+    if (!is_side(mask->side, max_side) || mask->rows != (rows + mask->side - 1) / mask->side ||
+        mask->columns != (columns + mask->side - 1) / mask->side ||
+        mask->inside.size() != static_cast<std::size_t>(mask->rows * mask->columns)) {
+        throw std::invalid_argument("mask must have one entry for each block of the image");
     }
 }
 
@@ -149,7 +154,8 @@ std::vector<float> average(const Image<Pixel>& image, const Coverage& down, cons
 template <typename Pixel>
 std::vector<float> resample(const Image<Pixel>& image, const Placement& placement,
                             const BlockMask* mask) {
-    check(image, placement, mask);
+    check(image, mask);
+    check(image, placement);
     const Rectangle& crop = placement.crop;
     const Rectangle& placed = placement.placed;
     const std::vector<float> averages = average(
@@ -173,6 +179,8 @@ std::vector<float> resample(const Image<Pixel>& image, const Placement& placemen
 
 template void check(const Image<std::uint8_t>&);
 template void check(const Image<std::uint16_t>&);
+template void check(const Image<std::uint8_t>&, const BlockMask*);
+template void check(const Image<std::uint16_t>&, const BlockMask*);
 template std::vector<float> average(const Image<std::uint8_t>&, const Coverage&, const Coverage&,
                                     const BlockMask*);
 template std::vector<float> average(const Image<std::uint16_t>&, const Coverage&, const Coverage&,

@@ -24,7 +24,7 @@ from mammoclip_sdk.bundle.files import (
     StoredFiles,
     read_files,
 )
-from mammoclip_sdk.bundle.folder import write_folder
+from mammoclip_sdk.bundle.folder import checksum_line, write_folder
 from mammoclip_sdk.bundle.manifest import (
     ATTACHMENTS,
     SCHEMA,
@@ -144,7 +144,7 @@ def read_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
     files = read_files(Path(path))
     manifest_bytes = files[MANIFEST]
     checksum = files.get(CHECKSUM)
-    if checksum != _checksum(manifest_bytes):
+    if checksum != checksum_line(manifest_bytes):
         raise BundleIntegrityError(
             f"{path}: {MANIFEST}",
             found="no checksum" if checksum is None else "a manifest of another checksum",
@@ -204,7 +204,7 @@ def write_bundle(
     manifest_from_json(text, subject=f"{path}: {MANIFEST}")
     _check_files(manifest, {name: sha256(files[name]) for name in files}, subject=str(path))
     data = text.encode()
-    last = {CHECKSUM: _checksum(data), MANIFEST: data}
+    last = {CHECKSUM: checksum_line(data), MANIFEST: data}
     if signer is not None:
         last = {SIGNATURE: signer.sign(data), **last}
 
@@ -213,10 +213,6 @@ def write_bundle(
         yield from last.items()
 
     write_folder(Path(path), in_order(), overwrite=overwrite)
-
-
-def _checksum(manifest: bytes) -> bytes:
-    return f"{sha256(manifest)}  {MANIFEST}\n".encode()
 
 
 def _check_files(manifest: Manifest, found: Mapping[str, str], *, subject: str) -> None:

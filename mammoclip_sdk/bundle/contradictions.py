@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle.files import OWN_NAMES, is_plain_name
 from mammoclip_sdk.bundle.manifest import (
     ATTACHMENTS,
+    GOLDEN_QUANTITIES,
     GRAPH_PRECISIONS,
     Attachment,
     Finding,
@@ -23,15 +24,22 @@ from mammoclip_sdk.bundle.manifest import (
 from mammoclip_sdk.exam import VIEWS
 from mammoclip_sdk.preprocessing import preprocessing_problems
 
-_RUN_PRECISIONS = (*GRAPH_PRECISIONS, "bf16")
+GOLDEN_LIMITS: Mapping[str, float] = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.02, "int8": 0.02}
+"""Largest tolerance of a golden exam's answer: the certificate's gate on what `GOLDEN_QUANTITIES`
+names. With a wider one, another model's graph would pass for this one."""
+LOGIT_SCALE = 100.0
+"""At which the limit of a logit holds; at a lower scale it is as much lower, at a higher the same.
+"""
+_ROUNDING = 1 + 1e-9
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def contradictions(manifest: Manifest) -> Iterator[str]:
     """Say everything that types cannot, of one place after the other."""
-    for key in ("name", "version", "intended_use"):
-        if not getattr(manifest, key).strip():
-            yield f"{key}: empty"
+    yield from _name_problems("name", manifest.name)
+    yield from _name_problems("version", manifest.version)
+    if not manifest.intended_use.strip():
+        yield "intended_use: empty"
     if manifest.release < 0:
         yield f"release: {manifest.release} is negative"
     if manifest.views != tuple(VIEWS):
@@ -55,32 +63,50 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
 def _source_problems(source: Source) -> Iterator[str]:
     yield from _hash_problems("source.checkpoint_sha256", source.checkpoint_sha256)
     yield from _hash_problems("source.base_sha256", source.base_sha256)
+    for key in ("git_commit", "open_clip_model"):
+        if not getattr(source, key).strip():
+            yield f"source.{key}: empty"
 
 
 def _finding_problems(findings: tuple[Finding, ...]) -> Iterator[str]:
-    yield from _repeats("findings", (finding.name for finding in findings))
+    yield from _repeats("findings", (finding.name.casefold() for finding in findings))
     for finding in findings:
         place = f"findings {finding.name!r}"
+        yield from _name_problems(place, finding.name)
         yield from _hash_problems(f"{place}.tokenizer_sha256", finding.tokenizer_sha256)
-        for key in ("negative_embedding", "positive_embedding"):
-            length = math.hypot(*getattr(finding, key))
-            if abs(length - 1) > 1e-4:
-                yield f"{place}.{key}: length {length:.6g} instead of 1"
+        yield from _prompt_problems(place, finding)
         if finding.logit_scale <= 0:
             yield f"{place}.logit_scale: {finding.logit_scale} is not positive"
         if finding.calibration and finding.calibration.slope <= 0:
             yield f"{place}.calibration.slope: {finding.calibration.slope} is not positive"
-        yield from _repeats(f"{place}.operating_points", (p.name for p in finding.operating_points))
-        for point in finding.operating_points:
-            if not 0 <= point.threshold <= 1:
-                yield f"{place}.{point.name}: threshold {point.threshold} is not in 0 to 1"
-            yield from _interval_problems(f"{place}.{point.name}", point.sensitivity)
-            yield from _interval_problems(f"{place}.{point.name}", point.specificity)
+        yield from _point_problems(place, finding)
     sizes = {len(f.negative_embedding) for f in findings} | {
         len(f.positive_embedding) for f in findings
     }
     if len(sizes) > 1:
         yield f"findings: embeddings of different lengths {sorted(sizes)}"
+
+
+def _prompt_problems(place: str, finding: Finding) -> Iterator[str]:
+    for key in ("negative_embedding", "positive_embedding"):
+        length = math.hypot(*getattr(finding, key))
+        if abs(length - 1) > 1e-4:
+            yield f"{place}.{key}: length {length:.6g} instead of 1"
+    for key in ("negative_prompt", "positive_prompt"):
+        if not getattr(finding, key).strip():
+            yield f"{place}.{key}: empty"
+    if finding.negative_embedding == finding.positive_embedding:
+        yield f"{place}: prompts of one meaning, between which no exam lies"
+
+
+def _point_problems(place: str, finding: Finding) -> Iterator[str]:
+    yield from _repeats(f"{place}.operating_points", (p.name for p in finding.operating_points))
+    for point in finding.operating_points:
+        yield from _name_problems(f"{place}.operating_points", point.name)
+        if not 0 <= point.threshold <= 1:
+            yield f"{place}.{point.name}: threshold {point.threshold} is not in 0 to 1"
+        yield from _interval_problems(f"{place}.{point.name}", point.sensitivity)
+        yield from _interval_problems(f"{place}.{point.name}", point.specificity)
 
 
 def _graph_problems(manifest: Manifest) -> Iterator[str]:
@@ -91,6 +117,8 @@ def _graph_problems(manifest: Manifest) -> Iterator[str]:
         if graph.precision not in GRAPH_PRECISIONS:
             known = ", ".join(GRAPH_PRECISIONS)
             yield f"{graph.file}: precision {graph.precision!r} is none of {known}"
+        if graph.opset < 1:
+            yield f"{graph.file}: opset {graph.opset} is not positive"
         views = {tensor.name: tensor.shape for tensor in graph.inputs}.get("views", ())
         if views[1:] != (len(VIEWS), 1, keys.height, keys.width):
             yield f"{graph.file}: views {views} instead of (B, 4, 1, {keys.height}, {keys.width})"
@@ -127,8 +155,19 @@ def _golden_problems(manifest: Manifest) -> Iterator[str]:
         if graph.precision not in golden.tolerance:
             yield f"golden.tolerance: none for {graph.precision}, the precision of {graph.file}"
     for precision, tolerance in golden.tolerance.items():
-        if precision not in _RUN_PRECISIONS or tolerance <= 0:
+        if precision not in GOLDEN_LIMITS or tolerance <= 0:
             yield f"golden.tolerance: {tolerance} for {precision!r}"
+            continue
+        largest = largest_tolerance(manifest.findings, precision)
+        if tolerance > largest * _ROUNDING:
+            yield f"golden.tolerance: {tolerance:g} for {precision!r}, more than {largest:g}"
+
+
+def largest_tolerance(findings: tuple[Finding, ...], precision: str) -> float:
+    """Return how far a golden exam's answer may be from the reference's, at most."""
+    scale = min(max(finding.logit_scale for finding in findings) / LOGIT_SCALE, 1.0)
+    is_logit = GOLDEN_QUANTITIES[precision] == "logit"
+    return GOLDEN_LIMITS[precision] * (scale if is_logit else 1.0)
 
 
 def _measurement_problems(
@@ -186,9 +225,20 @@ def _files(manifest: Manifest) -> Iterator[str]:
     yield from (attachment.file for attachment in manifest.attachments)
 
 
+def _name_problems(place: str, name: str) -> Iterator[str]:
+    """Say why another name could be read as this one; it decides which releases belong together."""
+    if not name.strip():
+        yield f"{place}: empty"
+    elif name != name.strip() or not name.isprintable():
+        yield f"{place}: {name!a} has spaces around it, or letters that nobody sees"
+
+
 def _interval_problems(place: str, interval: Interval) -> Iterator[str]:
+    """Every figure is a share, or an area under a curve."""
     if not interval.lower <= interval.estimate <= interval.upper:
         yield f"{place}: {interval.estimate} outside {interval.lower} to {interval.upper}"
+    if interval.lower < 0 or interval.upper > 1:
+        yield f"{place}: {interval.lower} to {interval.upper} is not in 0 to 1"
     if not 0 < interval.level < 1:
         yield f"{place}: level {interval.level} is not between 0 and 1"
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mammoclip_sdk.bundle.swap import set_aside
 from mammoclip_sdk.errors import BundleFormatError, BundleIntegrityError, BundleNotFoundError
 
 MANIFEST = "manifest.json"
@@ -281,12 +282,12 @@ def _check_listing(path: Path, sizes: Mapping[str, int]) -> None:
 
 
 def _no_bundle(path: Path, found: str) -> BundleNotFoundError:
-    return BundleNotFoundError(
-        str(path),
-        found=found,
-        expected="a bundle: a folder or zip with a manifest.json",
-        remedy="Check the path, or make the bundle again.",
-    )
+    earlier, remedy = set_aside(path), "Check the path, or make the bundle again."
+    if earlier is not None:
+        found += ", for somebody was interrupted while overwriting it"
+        remedy = f"Rename {earlier.name}, which is the earlier bundle; or make it again."
+    expected = "a bundle: a folder or zip with a manifest.json"
+    return BundleNotFoundError(str(path), found=found, expected=expected, remedy=remedy)
 
 
 def _foreign(path: Path, what: str) -> BundleFormatError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mammoclip_sdk.exam import Acceptance
 from mammoclip_sdk.preprocessing import Preprocessing
 
-SCHEMA = 3
+SCHEMA = 4
 GRAPH_PRECISIONS = ("fp32", "fp16", "int8")
 """What a graph is written in; a session may run the ``fp32`` graph in ``bf16`` as well."""
 
@@ -41,7 +41,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A threshold on the reported probability, met when the probability is at least this."""
+    """A threshold on a finding's score (`scoring.FindingScore.score`), met by one as large."""
 
     name: str
     threshold: float
@@ -93,6 +93,16 @@ class Graph:
     """Blocks that an ``fp16`` graph keeps in float32, for their activations leave half's range."""
 
 
+GOLDEN_QUANTITIES: Mapping[str, str] = {
+    "fp32": "logit",
+    "fp16": "logit",
+    "bf16": "probability",
+    "int8": "probability",
+}
+"""What the golden exams are judged by in each precision: rounded to 8 bits, logits move further
+than anything that is reported."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GoldenExams:
     """Exams with the reference model's answers, to be reproduced by whatever runs the graph."""
@@ -103,7 +113,7 @@ class GoldenExams:
     sha256: str
     count: int
     tolerance: Mapping[str, float]
-    """Largest accepted absolute difference of a logit, by precision."""
+    """Largest accepted absolute difference of what `GOLDEN_QUANTITIES` names, by precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +122,7 @@ class Source:
 
     git_commit: str
     checkpoint_sha256: str
+    """Of the checkpoint's ``config.json``, which holds the hashes of all of its tensors."""
     open_clip_model: str
     base_sha256: str
     """Of the weights that stayed as they were while the adapters were trained."""

@@ -54,12 +54,13 @@ def _check_schema(plain: object, subject: str) -> None:
     known = {"schema": (schema, SCHEMA), "preprocessing.version": (version, PREPROCESSING_VERSION)}
     for key, (found, expected) in known.items():
         if type(found) is int and found != expected:
-            age = "newer" if found > expected else "older"
+            newer = "Use the newer version of mammoclip-sdk that this bundle was made for."
+            older = "Export it again with this version, or use the older one it was made for."
             raise BundleVersionError(
                 f"{subject}: {key}",
                 found=str(found),
                 expected=str(expected),
-                remedy=f"Use the {age} version of mammoclip-sdk that this bundle was made for.",
+                remedy=newer if found > expected else older,
             )
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from mammoclip_sdk import page as html
-from mammoclip_sdk.bundle.manifest import Finding, Interval, Manifest, OperatingPoint
+from mammoclip_sdk.bundle.manifest import (
+    GOLDEN_QUANTITIES,
+    Finding,
+    Interval,
+    Manifest,
+    OperatingPoint,
+)
 
 
 def page(manifest: Manifest) -> str:
@@ -16,7 +22,7 @@ def page(manifest: Manifest) -> str:
     """
     parts = (
         html.use_note(manifest.intended_use, not_for_clinical_use=manifest.not_for_clinical_use),
-        f"<h1>{escape(manifest.name)} {escape(manifest.version)}</h1>",
+        f"<h1>Model card: {escape(manifest.name)} {escape(manifest.version)}</h1>",
         f'<p class="caption">Release {manifest.release}, '
         f"licence {escape(manifest.model_card.licence)}</p>",
         "".join(_finding(finding) for finding in manifest.findings),
@@ -28,9 +34,8 @@ def page(manifest: Manifest) -> str:
         f"<h2>Graphs</h2>{_graphs(manifest)}",
         f"<h2>Where it comes from</h2>{html.fact_table(dict(_origin(manifest)))}",
     )
-    return html.page(
-        f"Model card, {manifest.name} {manifest.version}", "".join(parts), style=_STYLE
-    )
+    style = _STYLE + (html.NOT_FOR_CLINICAL_USE if manifest.not_for_clinical_use else "")
+    return html.page(f"Model card: {manifest.name} {manifest.version}", "".join(parts), style=style)
 
 
 def _finding(finding: Finding) -> str:
@@ -48,7 +53,8 @@ def _finding(finding: Finding) -> str:
     )
     return (
         f"<h2>Finding: {escape(finding.name)}</h2>"
-        f"<p>{escape(kind)} Likeness to &ldquo;{escape(finding.positive_prompt)}&rdquo; against "
+        f"<p>{escape(kind)} An exam is scored by how much nearer it lies to "
+        f"&ldquo;{escape(finding.positive_prompt)}&rdquo; than to "
         f"&ldquo;{escape(finding.negative_prompt)}&rdquo;.</p>{points}"
     )
 
@@ -75,7 +81,7 @@ def _evaluation(manifest: Manifest) -> str:
 def _interval(value: Interval) -> str:
     return (
         f"{value.estimate:.3f} ({value.level:.0%} interval {value.lower:.3f} to {value.upper:.3f}, "
-        f"{value.method})"
+        f"{html.method_name(value.method)})"
     )
 
 
@@ -101,8 +107,17 @@ def _preprocessing(manifest: Manifest) -> Iterator[tuple[str, str]]:
         f"{keys.crop_margin:g}, background {keys.background}",
     )
     yield "Resampling", keys.resampling
-    yield "JPEG 2000", f"{keys.jpeg2000_reduction} finest resolution levels left out"
+    yield "JPEG 2000", _resolution(keys.jpeg2000_reduction)
     yield "Version", str(keys.version)
+
+
+def _resolution(reduction: int) -> str:
+    if reduction == 0:
+        return "every resolution level is decoded"
+    return (
+        f"at most {reduction} finest resolution level{'s' * (reduction > 1)} left out, where the "
+        "model input does not need them"
+    )
 
 
 def _graphs(manifest: Manifest) -> str:
@@ -112,11 +127,12 @@ def _graphs(manifest: Manifest) -> str:
             graph.precision,
             str(graph.opset),
             ", ".join(map(str, graph.float32_blocks)) or "none",
-            f"{manifest.golden.tolerance[graph.precision]:g}",
+            f"{manifest.golden.tolerance[graph.precision]:.3g} of a "
+            f"{GOLDEN_QUANTITIES[graph.precision]}",
         )
         for graph in manifest.graphs
     )
-    return _table(("File", "Precision", "Opset", "Blocks in float32", "Logit tolerance"), rows)
+    return _table(("File", "Precision", "Opset", "Blocks in float32", "Golden tolerance"), rows)
 
 
 def _origin(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -149,5 +165,5 @@ def _list(items: Iterable[str]) -> str:
 _STYLE = """
 h1 { font-size: 1.6rem }
 h1::first-letter { text-transform: none }
-td:nth-child(2):last-child { overflow-wrap: anywhere }
+table:last-of-type td { overflow-wrap: anywhere }
 """

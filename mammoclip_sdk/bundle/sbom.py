@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from mammoclip_sdk.bundle.manifest import Manifest, Measurement
 
 _REFERENCE = "model"
+_SPDX = re.compile(r"\(*[A-Za-z0-9.:+-]+\)*( (AND|OR|WITH) \(*[A-Za-z0-9.:+-]+\)*)*")
+"""How an SPDX licence expression looks; other texts are the names of licences."""
 
 
 def to_json(manifest: Manifest, *, tools: Mapping[str, str]) -> str:
@@ -65,7 +68,7 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "name": manifest.name,
         "version": manifest.version,
         "description": manifest.intended_use,
-        "licenses": [{"expression": manifest.model_card.licence}],
+        "licenses": [_licence(manifest.model_card.licence)],
         "pedigree": {
             "ancestors": _ancestors(manifest),
             "commits": [{"uid": manifest.source.git_commit}],
@@ -73,6 +76,10 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "modelCard": _card(manifest),
         "properties": _properties(manifest),
     }
+
+
+def _licence(text: str) -> dict[str, Any]:
+    return {"expression": text} if _SPDX.fullmatch(text) else {"license": {"name": text}}
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:

@@ -59,8 +59,16 @@ class Trust:
         Raises
         ------
         BundleSignatureError
-            ``trust_key``: a file cannot be read.
+            ``trust_key``: a file cannot be read; or one path, which is no list of them.
         """
+        if isinstance(paths, str | Path):  # whose letters would each be read as a path
+            raise BundleSignatureError(
+                "trusted keys",
+                found="one path",
+                expected="the paths of PEM files, in a list",
+                remedy="Write Trust.in_files([PATH]).",
+                code="trust_key",
+            )
         return cls(public_keys=tuple(_read_key(Path(path)) for path in paths), accepted=accepted)
 
     def key_ids(self) -> tuple[str, ...]:

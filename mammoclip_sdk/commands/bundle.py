@@ -25,6 +25,7 @@ from mammoclip_sdk.commands.output import (
     CODES,
     EXIT_ERROR,
     failures,
+    print_error,
     print_json,
     print_lines,
     progress_bar,
@@ -84,13 +85,25 @@ def verify(
         from mammoclip_sdk.bundle import read_bundle
 
         bundle = read_bundle(path, trust_of(trust, accepted))
+        certified = _require_shipped(bundle)
         if parity:
             _verify_parity(bundle, device, precision, certificate, as_json=as_json)
         else:
-            _verify_golden(bundle, device, precision, as_json=as_json)
+            _verify_golden(bundle, device, precision, certified, as_json=as_json)
 
 
-def _verify_golden(bundle: Bundle, device: str, precision: str | None, *, as_json: bool) -> None:
+def _require_shipped(bundle: Bundle) -> int | None:
+    """Return how many exams the certificate in the bundle rests on; None where it has none."""
+    from mammoclip_sdk.parity.certificate import KIND, require_certificate
+
+    if bundle.manifest.attachment(KIND) is None:
+        return None
+    return require_certificate(bundle).exams
+
+
+def _verify_golden(
+    bundle: Bundle, device: str, precision: str | None, certified: int | None, *, as_json: bool
+) -> None:
     from mammoclip_sdk.golden import require_golden
     from mammoclip_sdk.sessions import open_session
     from mammoclip_sdk.strict_json import to_plain
@@ -98,13 +111,19 @@ def _verify_golden(bundle: Bundle, device: str, precision: str | None, *, as_jso
     with closing(open_session(bundle, device, precision=precision)) as session:
         result = require_golden(bundle, session)
     if as_json:
-        print_json({"bundle_sha256": bundle.sha256, "verified": True, **to_plain(result)})
+        said = {"bundle_sha256": bundle.sha256, "verified": True, "certificate_exams": certified}
+        print_json({**said, **to_plain(result)})
         return
-    typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: verified")
-    typer.echo(f"  {result.runtime}, {result.precision}")
-    typer.echo(
-        f"  {result.exams} golden exams, worst logit difference "
-        f"{result.worst_difference:.3g}, at most {result.tolerance:.3g}"
+    worst = f"{result.worst_difference:.3g}, at most {result.tolerance:.3g}"
+    print_lines(
+        (
+            f"{bundle.manifest.name} {bundle.manifest.version}: verified",
+            f"  {result.runtime}, {result.precision}",
+            f"  {result.exams} golden exams, worst {result.quantity} difference {worst}",
+            "  it has no parity certificate"
+            if certified is None
+            else f"  its parity certificate is its own and passed, over {certified} exams",
+        )
     )
 
 
@@ -121,26 +140,37 @@ def _verify_parity(
         made = certify(bundle, device, precision, issued_at=now, progress=progress)
     if file is not None:
         _write(made, file)
+    asked = _asked(device, precision)
     if as_json:
-        print_json({"verified": made.passed, "certificate": to_plain(made)})
+        narrowed = {"device": device, "precision": precision} if asked else None
+        said = {"verified": made.passed, "narrowed_to": narrowed, "certificate": to_plain(made)}
+        print_json(said)
     else:
-        print_lines(_lines(made))
+        print_lines(_lines(made, asked))
         if file is not None:
-            print_lines([Text(f"Certificate: {file.resolve()}")], wrap=False)
+            print_lines([f"Certificate: {file.resolve()}"], wrap=False)
     if not made.passed:
         for failure in made.failures:
-            typer.echo(f"Gate failed: {failure}", err=True)
+            print_error(f"Gate failed: {failure}")
         raise typer.Exit(EXIT_ERROR)
 
 
-def _lines(made: Certificate) -> Iterator[Text]:
-    said = "every runtime agrees" if made.passed else "not every runtime agrees"
-    yield Text(f"{made.bundle} {made.version}: {said}", "bold")
+def _asked(device: str, precision: str | None) -> str:
+    """Say what a run was narrowed to; nothing where it was not."""
+    where = "" if device == "auto" else f"on device {device} "
+    return where if precision is None else f"{where}in precision {precision} "
+
+
+def _lines(made: Certificate, asked: str) -> Iterator[Text]:
+    which = f"every runtime {asked or 'that was here '}agrees within its limits"
+    said = which if made.passed else f"not {which}"
+    rest = "; no other was asked for" if asked else ""
+    yield Text(f"{made.bundle} {made.version}: {said}{rest}", "bold")
     yield Text(f"  {made.exams} exams, worst cases, compared with {made.reference}")
     for one in made.comparisons:
         yield from _comparison_lines(one)
     for absent in made.absent:
-        yield Text(f"  not here: {absent.device}, {absent.precision}: {absent.reason}", "dim")
+        yield Text(f"  not compared: {absent.device}, {absent.precision}: {absent.reason}", "dim")
 
 
 def _comparison_lines(one: Comparison) -> Iterator[Text]:
@@ -154,8 +184,13 @@ def _comparison_lines(one: Comparison) -> Iterator[Text]:
 
 def _require_new(file: Path) -> None:
     """Refuse before minutes of work; a certificate that is there is a record, and stays."""
+    from mammoclip_sdk.bundle.folder import enclosing_bundle
+
     if file.suffix not in (".json", ".html"):
         raise _unwritable(file, f"the ending {file.suffix!r}", "a name that ends .json or .html")
+    around = enclosing_bundle(file.parent)
+    if around is not None:
+        raise _unwritable(file, f"a place inside the bundle {around}", "one outside of any bundle")
     if file.exists() or not file.parent.is_dir():
         found = "something of that name" if file.exists() else "no such folder"
         raise _unwritable(file, found, "a new name, in a folder that exists")

@@ -15,7 +15,7 @@ _LISTED = 20  # skipped files of one kind that are named before they are only co
 
 if TYPE_CHECKING:
     from mammoclip_sdk.archive import Archive
-    from mammoclip_sdk.bundle import Bundle, Finding, Manifest
+    from mammoclip_sdk.bundle import Bundle
     from mammoclip_sdk.errors import MammoClipError
     from mammoclip_sdk.exam import Exam
     from mammoclip_sdk.prediction import Prediction
@@ -28,13 +28,12 @@ def error_text(error: MammoClipError) -> str:
     return f"{type(error).__name__}: {error} [{codes}]"
 
 
-def prediction_lines(prediction: Prediction, manifest: Manifest) -> Iterator[Text]:
+def prediction_lines(prediction: Prediction) -> Iterator[Text]:
     """Say what was found, on which images, and by what."""
     if prediction.status == "abstained":
         yield Text("Not scored. This is not a negative result.", "bold")
-    findings = {finding.name: finding for finding in manifest.findings}
     for score in prediction.findings:
-        yield from _finding_lines(score, findings[score.name])
+        yield from _finding_lines(score)
     for reason in sorted(prediction.reasons, key=lambda reason: reason.severity != "block"):
         weight = "blocks" if reason.severity == "block" else "caution"
         yield Text(f"  {reason.code} {weight}: {reason.message}")
@@ -60,19 +59,15 @@ def report_line(report: Path) -> Text:
     return Text(f"Report: {report.resolve()}")
 
 
-def _finding_lines(score: FindingScore, finding: Finding) -> Iterator[Text]:
+def _finding_lines(score: FindingScore) -> Iterator[Text]:
     kind = "calibrated probability" if score.calibrated else "uncalibrated score, no probability"
-    yield Text(f"{score.name}  {score.probability:.3f}  ({kind})", "bold")
-    met = [
-        f"{point.name} (threshold {point.threshold:.3g})"
-        for point in finding.operating_points
-        if point.name in score.operating_points_met
-    ]
-    if met:
-        yield Text(f"  reaches {', '.join(met)}")
-    elif finding.operating_points:
-        yield Text("  reaches no operating point")
-    else:
+    yield Text(f"{score.name}  {score.score:.3f}  ({kind})", "bold")
+    if score.calibrated_on is not None:
+        yield Text(f"  calibrated on {score.calibrated_on}")
+    for point in score.operating_points:
+        side = "at or above" if point.met else "below"
+        yield Text(f'  {side} {point.threshold:.3f}, the threshold of "{point.name}"')
+    if not score.operating_points:
         yield Text("  no operating point is set for it", "dim")
 
 

@@ -106,7 +106,7 @@ def list_engines(bundles: Bundles = None, engines: Engines = None, as_json: AsJs
         elif found:
             print_lines((line for status in found for line in _lines(status)), wrap=False)
         else:
-            typer.echo(f"No engines in {device_engines.engines_folder(engines)}.")
+            print_lines([f"No engines in {device_engines.engines_folder(engines)}."], wrap=False)
 
 
 @app.command(epilog=CODES)
@@ -123,9 +123,9 @@ def prune(bundles: Bundles = None, engines: Engines = None, as_json: AsJson = Fa
         if as_json:
             print_json([to_plain(one) for one in removed])
             return
-        for one in removed:
-            typer.echo(f"removed {one.path}: {one.reason}")
-        typer.echo(f"{len(removed)} removed from {device_engines.engines_folder(engines)}.")
+        lines = [f"removed {one.path}: {one.reason}" for one in removed]
+        lines.append(f"{len(removed)} removed from {device_engines.engines_folder(engines)}.")
+        print_lines(lines, wrap=False)
 
 
 def _read(paths: list[Path] | None) -> tuple[Bundle, ...]:

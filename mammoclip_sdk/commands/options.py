@@ -26,14 +26,12 @@ Precision = Annotated[
         "cuda and tensorrt fp16 where the bundle has it."
     ),
 ]
-TrustedKeys = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--trust",
-        help="Public Ed25519 key in PEM that must have signed the bundle; several if repeated. "
-        "An older release than was accepted before is then refused.",
-    ),
-]
+TRUST = typer.Option(
+    "--trust",
+    help="Public Ed25519 key in PEM that must have signed the bundle; several if repeated. "
+    "An older release than was accepted before is then refused.",
+)
+TrustedKeys = Annotated[list[Path] | None, TRUST]
 AcceptedFile = Annotated[
     Path | None,
     typer.Option(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mammoclip_sdk.commands.options import AcceptedFile, AsJson, BundlePath, TrustedKeys, trust_in
-from mammoclip_sdk.commands.output import CODES, failures, print_json
+from mammoclip_sdk.commands.options import TRUST, AcceptedFile, AsJson, BundlePath, trust_in
+from mammoclip_sdk.commands.output import CODES, failures, print_json, print_lines
 
 app = typer.Typer()
 
@@ -25,34 +25,37 @@ def sign(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Sign a bundle: read it strictly, and write manifest.sig into it."""
+    """Sign a bundle: read it strictly, and write manifest.sig into it.
+
+    It has to carry a parity certificate of its own, and to have passed it.
+    """
     with failures(as_json):
+        from mammoclip_sdk.bundle import read_bundle
         from mammoclip_sdk.bundle.signature import load_signer
         from mammoclip_sdk.bundle.trusted import sign_bundle
+        from mammoclip_sdk.parity.certificate import require_certificate
 
         signer = load_signer(key)
+        require_certificate(read_bundle(path))
         bundle = sign_bundle(path, signer)
         if as_json:
             print_json({"bundle_sha256": bundle.sha256, "key_id": signer.key_id})
         else:
-            typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: signed")
-            typer.echo(f"  key {signer.key_id}")
+            said = f"{bundle.manifest.name} {bundle.manifest.version}: signed"
+            print_lines([said, f"  key {signer.key_id}"], wrap=False)
 
 
 @app.command(epilog=CODES)
 def accept(
     path: BundlePath,
-    trust: TrustedKeys = None,
+    trust: Annotated[list[Path], TRUST],
     accepted: AcceptedFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Accept a signed release without running it, even one older than what is in use.
 
-    It is recorded as asked for; from then on it is what a release may not fall behind. Needs
-    --trust.
+    It is recorded as asked for; from then on it is what no release may fall behind.
     """
-    if not trust:
-        raise typer.BadParameter("bundle accept needs --trust, the key that signed the bundle")
     with failures(as_json):
         from dataclasses import replace
 
@@ -70,7 +73,7 @@ def accept(
             print_json({**to_plain(said), "record": str(record)})
             return
         manifest = bundle.manifest
-        typer.echo(f"{manifest.name} {manifest.version} (release {manifest.release}): accepted")
+        lines = [f"{manifest.name} {manifest.version} (release {manifest.release}): accepted"]
         if before is not None:
-            typer.echo(f"  before: {before.version} (release {before.release})")
-        typer.echo(f"  recorded in {record}")
+            lines.append(f"  before: {before.version} (release {before.release})")
+        print_lines([*lines, f"  recorded in {record}"], wrap=False)

@@ -23,6 +23,7 @@ CHARACTER_SET = 0x00080005
 _KEYWORDS = """
 SpecificCharacterSet SOPClassUID SOPInstanceUID StudyInstanceUID
 PatientID PatientBirthDate Modality PresentationIntentType ImageType InstanceNumber
+    PixelIntensityRelationship
 ConcatenationUID NumberOfFrames
 ConceptNameCodeSequence CurrentRequestedProcedureEvidenceSequence
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from mammoclip_sdk._native import image_memory
 from mammoclip_sdk.dicom.attributes import PIXEL_DATA, READ, SOP_CLASS
 from mammoclip_sdk.dicom.element_head import RETRIEVE, MoreNeededError
 from mammoclip_sdk.dicom.elements import (
@@ -176,18 +177,24 @@ def _dataset(file: io.BufferedIOBase, size: int, name: str) -> Dataset:
         raise found.fault
     pixels = _require_image(found, name)
     file.seek(pixels.at)
-    data = np.empty(size - pixels.at, np.uint8)  # in huge pages, where there are any
-    if file.readinto(data.data) != data.size:
-        raise _damaged(name, "a file that grew shorter", "truncated")
-    length, ending = pixels.length, 0
     if pixels.undefined:
-        ending = DELIMITER_BYTES
-        length = Scan(data.data, size=data.size, name=name).fragments_end(0) - ending
-    _require_nothing_read(data[length + ending :], pixels, name)
-    data.resize(length, refcheck=False)  # nothing looks at it; what is behind takes no memory now
+        data = _filled(np.empty(size - pixels.at, np.uint8), file, name)
+        length = Scan(data.data, size=data.size, name=name).fragments_end(0)
+        _require_nothing_read(data[length:], pixels, name)
+        data.resize(length - DELIMITER_BYTES, refcheck=False)  # what is behind takes no memory now
+    else:
+        data = _filled(image_memory(pixels.length), file, name)
+        behind = file.read(size - pixels.at - pixels.length)
+        _require_nothing_read(np.frombuffer(behind, np.uint8), pixels, name)
     dataset = _as_dataset(found, name)
     dataset[READ[pixels.tag]] = raw_element(pixels, data.data.toreadonly())
     return dataset
+
+
+def _filled(data: NDArray[np.uint8], file: io.BufferedIOBase, name: str) -> NDArray[np.uint8]:
+    if file.readinto(data.data) != data.size:
+        raise _damaged(name, "a file that grew shorter", "truncated")
+    return data
 
 
 def _require_nothing_read(behind: NDArray[np.uint8], pixels: Element, name: str) -> None:

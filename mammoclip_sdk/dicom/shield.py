@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,18 +10,6 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from mammoclip_sdk.errors import DicomReadError, MammoClipError
-
-_pydicom_lock = threading.RLock()
-
-
-def _take_new_lock() -> None:
-    """Forget a lock that a thread held which the forked process has not got."""
-    global _pydicom_lock
-    _pydicom_lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_take_new_lock)
 
 
 class AttributeNotListedError(LookupError):
@@ -39,6 +26,26 @@ class _Inside(threading.local):
 
 
 _inside = _Inside()
+
+
+class _FromInside:
+    """What Python's warning filters take for the pattern of a message: any, of a thread inside."""
+
+    def match(self, _message: str) -> bool:
+        """Answer for the thread that warns, which is the one that asks."""
+        return bool(_inside.depth)
+
+
+_IGNORED = ("ignore", _FromInside(), Warning, None, 0)
+"""An entry of `warnings.filters`. The filters belong to the process: ``catch_warnings`` around each
+header would exchange them under the hands of other threads, which then keep what nobody set."""
+
+
+def _ignore_warnings_from_inside() -> None:
+    """See to it that the entry comes first; who exchanges the filters may have lost it."""
+    filters: list[object] = warnings.filters  # type: ignore[assignment]  # the pattern has a method
+    if not filters or filters[0] is not _IGNORED:
+        filters[:] = [_IGNORED, *(entry for entry in filters if entry is not _IGNORED)]
 
 
 def _from_outside(_record: logging.LogRecord) -> bool:
@@ -70,31 +77,29 @@ def shielded(name: str, reading: str = "a header") -> Iterator[None]:
     """Run pydicom code on what is being read, so that nothing it says goes further.
 
     Every exception that is not this package's own becomes a `DicomReadError` without the original
-    text; warnings and log records of this thread are dropped. Python's warning filters belong to
-    the process, so one thread at a time is inside.
+    text; warnings and log records of this thread are dropped.
     """
-    with _pydicom_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in _loggers:
-            logger.addFilter(_from_outside)  # stays; a second time changes nothing
-        _inside.depth += 1
-        try:
-            yield
-        except (MammoClipError, AttributeNotListedError):
-            raise
-        except Exception as exc:
-            # pydicom raises what its parsers happen to raise: ValueError, KeyError, struct.error,
-            # RecursionError, MemoryError, EOFError, AttributeError, NotImplementedError ...
-            raise_alone(
-                DicomReadError(
-                    name,
-                    found=f"{reading} that does not parse ({type(exc).__name__})",
-                    expected="an undamaged DICOM file",
-                    remedy="Retrieve or export the image again; the file is damaged or incomplete.",
-                )
+    _ignore_warnings_from_inside()
+    for logger in _loggers:
+        logger.addFilter(_from_outside)  # stays; a second time changes nothing
+    _inside.depth += 1
+    try:
+        yield
+    except (MammoClipError, AttributeNotListedError):
+        raise
+    except Exception as exc:
+        # pydicom raises what its parsers happen to raise: ValueError, KeyError, struct.error,
+        # RecursionError, MemoryError, EOFError, AttributeError, NotImplementedError ...
+        raise_alone(
+            DicomReadError(
+                name,
+                found=f"{reading} that does not parse ({type(exc).__name__})",
+                expected="an undamaged DICOM file",
+                remedy="Retrieve or export the image again; the file is damaged or incomplete.",
             )
-        finally:
-            _inside.depth -= 1
+        )
+    finally:
+        _inside.depth -= 1
 
 
 def raise_alone(error: MammoClipError) -> NoReturn:

@@ -17,14 +17,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mammoclip_sdk.bundle import Bundle, sha256
+from mammoclip_sdk.bundle import Bundle, Graph, sha256
 from mammoclip_sdk.bundle.graphs import graph_of, has_graph
 from mammoclip_sdk.engines import cache, matching
 from mammoclip_sdk.engines import flavour as flavours
-from mammoclip_sdk.engines.builder import CURRENT, PRECISIONS, Settings, build_plan
+from mammoclip_sdk.engines.builder import CURRENT, PRECISIONS, Plan, Settings, build_plan
 from mammoclip_sdk.engines.cache import Engine, Entry
 from mammoclip_sdk.engines.cuda import Gpu, current_gpu, find_gpu, first_gpu
-from mammoclip_sdk.engines.flavour import FLAVOURS, RTX
+from mammoclip_sdk.engines.flavour import FLAVOURS, RTX, Flavour
 from mammoclip_sdk.engines.folder import delete, engines_folder, keep, kept
 from mammoclip_sdk.engines.matching import Machine, Misfit
 from mammoclip_sdk.engines.sidecar import NOT_RUN, SIDECAR_SCHEMA, Parity, Sidecar
@@ -135,32 +135,34 @@ def build(
         plan = build_plan(chosen, bundle, graph, settings, timing=kept(timings))
     if plan.timing is not None:
         keep(timings, plan.timing)
-    manifest = bundle.manifest
-    return cache.store(
-        folder,
-        Sidecar(
-            schema=SIDECAR_SCHEMA,
-            graph_sha256=graph.sha256,
-            precision=graph.precision,
-            flavour=chosen.name,
-            version=chosen.version,
-            gpu=gpu,
-            target=plan.target,
-            flags=plan.flags,
-            level=level,
-            profiles=plan.profiles,
-            bundle=f"{manifest.name} {manifest.version}",
-            plan_file="",
-            plan_sha256="",
-            plan_bytes=0,
-            built=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            build_seconds=plan.seconds,
-            sdk_version=importlib.metadata.version("mammoclip-sdk"),
-            build_log=plan.log,
-            parity=f"{NOT_RUN} ({'no GPU' if gpu is None else 'runs at first load'})",
-            golden=(),
-        ),
-        plan.data,
+    return cache.store(folder, _sidecar(bundle, graph, chosen, gpu, plan, level), plan.data)
+
+
+def _sidecar(
+    bundle: Bundle, graph: Graph, chosen: Flavour, gpu: Gpu | None, plan: Plan, level: int
+) -> Sidecar:
+    """Describe an engine that was just built; its file is described where it is stored."""
+    return Sidecar(
+        schema=SIDECAR_SCHEMA,
+        graph_sha256=graph.sha256,
+        precision=graph.precision,
+        flavour=chosen.name,
+        version=chosen.version,
+        gpu=gpu,
+        target=plan.target,
+        flags=plan.flags,
+        level=level,
+        profiles=plan.profiles,
+        bundle=f"{bundle.manifest.name} {bundle.manifest.version}",
+        plan_file="",
+        plan_sha256="",
+        plan_bytes=0,
+        built=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        build_seconds=plan.seconds,
+        sdk_version=importlib.metadata.version("mammoclip-sdk"),
+        build_log=plan.log,
+        parity=f"{NOT_RUN} ({'no GPU' if gpu is None else 'runs at first load'})",
+        golden=(),
     )
 
 

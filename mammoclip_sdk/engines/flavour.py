@@ -177,7 +177,7 @@ def none_installed() -> RuntimeNotInstalledError:
     failures = [found for found in map(_try, FLAVOURS) if isinstance(found, DeviceError)]
     return RuntimeNotInstalledError(
         "device 'tensorrt'",
-        found="; ".join(f"{failure.subject}: {failure.found}" for failure in failures),
+        found="; ".join(failure.found for failure in failures),  # each says what it looked for
         expected=f"{' or '.join(FLAVOURS)}",
         remedy=f"TensorRT for RTX: {_INSTALL[RTX]}. TensorRT: {_INSTALL['tensorrt']}.",
     )

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from mammoclip_sdk.bundle.folder import enclosing_bundle
 from mammoclip_sdk.errors import EngineError
 
 VARIABLE = "MAMMOCLIP_ENGINES"
@@ -26,13 +27,26 @@ def engines_folder(folder: Path | None) -> Path:
     Raises
     ------
     EngineError
-        There is neither, for the user has no home.
+        There is neither, for the user has no home; or it lies in a bundle, which could not be read
+        any more with anything else in it.
     """
-    if folder is not None:
-        return folder
     named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
+    if folder is None and not named:
+        return _users_own()
+    chosen = folder or Path(named or "")
+    around = enclosing_bundle(chosen)
+    if around is not None:
+        raise EngineError(
+            "folder of engines",
+            found=f"{chosen}, inside the bundle {around}",
+            expected="a folder outside of any bundle",
+            remedy=f"Name another with --engines or {VARIABLE}.",
+            code="engine_write",
+        )
+    return chosen
+
+
+def _users_own() -> Path:
     try:
         return _users_cache() / "mammoclip-sdk" / "engines"
     except RuntimeError as error:  # neither a variable nor the system knows the user's home

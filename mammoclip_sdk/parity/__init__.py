@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 
 from mammoclip_sdk.bundle import Bundle
 from mammoclip_sdk.bundle.graphs import graph_of, has_graph
-from mammoclip_sdk.engines import find_all
+from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES
+from mammoclip_sdk.engines import Engine, find_all
 from mammoclip_sdk.engines.cuda import current_gpu
 from mammoclip_sdk.errors import DeviceError, EngineError, InferenceError
 from mammoclip_sdk.golden import answer_golden, compare_golden, read_golden
 from mammoclip_sdk.parity.agreement import Gate, Worst, gate, judge
-from mammoclip_sdk.parity.certificate import FORMAT, Absence, Certificate, Comparison
+from mammoclip_sdk.parity.certificate import FORMAT, NOT_ASKED, Absence, Certificate, Comparison
 from mammoclip_sdk.parity.comparison import Answers, compare
 from mammoclip_sdk.parity.exams import ParityExams, attached, read_exams
-from mammoclip_sdk.sessions import RUNS, CheckedSession, Session, open_session, trt
-
-BATCH, BATCHED = 4, 8
-"""Exams to a batch, and how many of the first exams are run in batches once more."""
+from mammoclip_sdk.sessions import BATCH_SIZE, RUNS, CheckedSession, Session, open_session, trt
 
 Progress = Callable[[int, int], None]
 """Called with exams done and exams in all, over all runtimes."""
@@ -47,6 +45,7 @@ def certify(
     ----------
     device, precision
         Narrow what is compared; ``auto`` and None take everything that the bundle has a graph for.
+        What was not asked for is listed as absent.
     issued_at
         When, for a certificate that is made on a workstation; it then names the bundle by its
         hash too.
@@ -56,33 +55,53 @@ def certify(
     BundleFormatError
         The bundle has no parity exams, or they are not what it says.
     DeviceError
-        Nothing of what was asked for is there. Where something is, the certificate lists the rest
-        as absent, with the reasons.
+        Nothing of what was asked for is there. Where something is, the rest is listed as absent,
+        with the reasons.
     InferenceError, EngineError
         A runtime that is there does not load or run a graph, or an engine that fits.
     """
     exams = read_exams(bundle)
     pairs = [
+        (name, kind) for name, runs in RUNS.items() for kind in runs if has_graph(bundle, kind)
+    ]
+    asked = [
         (name, kind)
-        for name, runs in RUNS.items()
-        for kind in runs
-        if device in ("auto", name) and precision in (None, kind) and has_graph(bundle, kind)
+        for name, kind in pairs
+        if device in ("auto", name) and precision in (None, kind)
     ]
     comparisons: list[Comparison] = []
-    errors: list[tuple[Absence, DeviceError]] = []
-    for place, (name, kind) in enumerate(pairs):
-        step = _step(progress, place, len(pairs), len(exams.views))
+    errors: dict[tuple[str, str], DeviceError] = {}
+    for place, pair in enumerate(asked):
+        step = _step(progress, place, len(asked), len(exams.views))
         try:
-            for session in _opened(bundle, name, kind, threads):
+            for session in _opened(bundle, *pair, threads):
                 with closing(session):
                     comparisons.append(measure(bundle, exams, session, step=step))
         except DeviceError as error:
             if not _says_absent(error):
                 raise
-            reason = f"{error.found}. {error.remedy}"
-            errors.append((Absence(device=name, precision=kind, reason=reason), error))
+            errors[pair] = error
     if not comparisons:
-        raise errors[0][1] if errors else _nothing(bundle, device, precision)
+        raise next(iter(errors.values()), _nothing(bundle, device, precision))
+    absent = tuple(
+        Absence(
+            device=one,
+            precision=kind,
+            reason=errors[one, kind].found if (one, kind) in errors else NOT_ASKED,
+        )
+        for one, kind in pairs
+        if (one, kind) in errors or (one, kind) not in asked
+    )
+    return _certificate(bundle, exams, issued_at, tuple(comparisons), absent)
+
+
+def _certificate(
+    bundle: Bundle,
+    exams: ParityExams,
+    issued_at: str | None,
+    comparisons: tuple[Comparison, ...],
+    absent: tuple[Absence, ...],
+) -> Certificate:
     return Certificate(
         format=FORMAT,
         bundle=bundle.manifest.name,
@@ -95,8 +114,8 @@ def certify(
         labelled=int((exams.labels >= 0).sum()),
         positives=int((exams.labels == 1).sum()),
         exams_sha256=attached(bundle).sha256,
-        comparisons=tuple(comparisons),
-        absent=tuple(absence for absence, _ in errors),
+        comparisons=comparisons,
+        absent=absent,
     )
 
 
@@ -151,11 +170,8 @@ def measure(
     for done, views in enumerate(exams.views, 1):
         alone.append(session.run(_input(views[np.newaxis])))
         step(done)
-    starts = range(0, min(BATCHED, len(exams.views)), BATCH)
-    batched = [session.run(_input(exams.views[:BATCHED][i : i + BATCH])) for i in starts]
-    answers = Answers(
-        embedding=np.concatenate(alone), batched=np.concatenate(batched), batch_size=BATCH
-    )
+    batches = [session.run(_input(exams.views[:size])) for size in _batch_sizes(session)]
+    answers = Answers(embedding=np.concatenate(alone), batches=tuple(batches))
     agreement = compare(bundle.manifest.findings, exams.embedding, answers, exams.labels)
     graph = graph_of(bundle, session.precision)
     return Comparison(
@@ -170,21 +186,33 @@ def measure(
     )
 
 
+def _batch_sizes(session: Session) -> tuple[int, ...]:
+    """Return the sizes of the batches that exams are run in once more.
+
+    An engine takes other kernels for each, so every one up to the usual and its largest is tried.
+    """
+    engine = getattr(session, "engine", None)
+    if not isinstance(engine, Engine):
+        return (BATCH_SIZE,)
+    largest = engine.sidecar.max_batch
+    return tuple(sorted({*range(2, min(BATCH_SIZE, largest) + 1), largest}))
+
+
 def _input(views: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     return {"views": views.astype(np.float32) / np.float32(255)}
 
 
 def _golden(bundle: Bundle, session: Session) -> Gate:
     limit = bundle.manifest.golden.tolerance[session.precision]
+    quantity = f"golden_{GOLDEN_QUANTITIES[session.precision]}"
     golden = read_golden(bundle)
     answers = answer_golden(golden, session)
     try:
         result = compare_golden(bundle, session, golden, answers)
     except InferenceError as error:  # an answer is no embedding
-        return gate("golden", limit, Worst(value=math.inf, where=error.found))
-    return gate(
-        "golden", limit, Worst(value=result.worst_difference, where=f"{result.exams} golden exams")
-    )
+        return gate(quantity, limit, Worst(value=math.inf, where=error.found))
+    where = f"{result.exams} golden exams"
+    return gate(quantity, limit, Worst(value=result.worst_difference, where=where))
 
 
 def hardware(device: str) -> str:

@@ -6,13 +6,11 @@ One table, `LIMITS`, holds what passes in each precision. The worst case is judg
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mammoclip_sdk.bundle.contradictions import LOGIT_SCALE
 from mammoclip_sdk.bundle.manifest import Interval
-
-LOGIT_SCALE = 100.0
-"""CLIP's upper limit; differences of logits are measured at it, whatever the model's own is."""
 
 QUANTITIES = {
     "unusable": "exams whose output is no embedding",
@@ -24,19 +22,29 @@ QUANTITIES = {
     "auc": "difference of the area under the ROC curve",
     "batch_logit": f"difference of a logit between batch sizes, at scale {LOGIT_SCALE:g}",
     "batch_probability": "difference of a probability between batch sizes",
-    "golden": "difference of a golden exam's logit",
+    "golden_logit": "difference of a golden exam's logit",
+    "golden_probability": "difference of a golden exam's probability",
 }
 """What gates judge, in absolute values."""
 _ROUNDED = {"unusable": 0.0, "probability": 0.02, "auc": 0.005, "batch_probability": 0.02}
 LIMITS: Mapping[str, Mapping[str, float]] = {
-    "fp32": {"unusable": 0.0, "logit": 1e-3, "flips": 0.0, "batch_logit": 1e-3},
+    "fp32": {
+        "unusable": 0.0,
+        "logit": 1e-3,
+        "cosine": 1e-6,
+        "length": 1e-5,
+        "flips": 0.0,
+        "batch_logit": 1e-3,
+    },
     "fp16": {
         "unusable": 0.0,
         "logit": 0.05,
         "cosine": 1e-4,
         "length": 1e-5,
+        "probability": 0.02,
         "flips": 0.0,
         "batch_logit": 0.05,
+        "batch_probability": 0.02,
     },
     "bf16": _ROUNDED,
     "int8": _ROUNDED,
@@ -98,9 +106,8 @@ class Agreement:
     cosine: Worst | None
     length: Worst | None
     findings: tuple[FindingAgreement, ...]
-    batch_size: int
-    batched_exams: int
-    """How many of the exams were run once more, in batches of that size."""
+    batch_sizes: tuple[int, ...]
+    """Of the batches that the first exams were run in once more."""
     batch_logit: Worst | None
     batch_probability: Worst | None
 
@@ -152,7 +159,7 @@ def judge(precision: str, agreement: Agreement) -> tuple[Gate, ...]:
         "logit": agreement.logit or nothing,
         "cosine": agreement.cosine or nothing,
         "length": agreement.length or nothing,
-        "probability": _largest([one for one in probabilities if one is not None]) or nothing,
+        "probability": largest(probabilities) or nothing,
         "flips": _flips(agreement),
         "auc": _auc(agreement),
         "batch_logit": agreement.batch_logit or nothing,
@@ -161,8 +168,10 @@ def judge(precision: str, agreement: Agreement) -> tuple[Gate, ...]:
     return tuple(gate(name, limit, found[name]) for name, limit in LIMITS[precision].items())
 
 
-def _largest(found: list[Worst]) -> Worst | None:
-    return max(found, key=lambda worst: worst.value, default=None)
+def largest(found: Sequence[Worst | None]) -> Worst | None:
+    """Return the worst of what was found; None where nothing was."""
+    known = [worst for worst in found if worst is not None]
+    return max(known, key=lambda worst: worst.value, default=None)
 
 
 def _flips(agreement: Agreement) -> Worst | str:
@@ -177,7 +186,8 @@ def _auc(agreement: Agreement) -> Worst | str:
     """Judge by the findings whose reference answers tell the labelled exams apart at all.
 
     Where they do not, the labels are not those of the finding's question: a ranking by chance
-    moves with every rounding, and its area says nothing.
+    moves with every rounding, and its area says nothing. A reference that ranks them backwards
+    tells them apart.
     """
     judged, reasons = [], []
     for one in agreement.findings:
@@ -185,13 +195,14 @@ def _auc(agreement: Agreement) -> Worst | str:
             reasons.append(f"{one.finding}: too few labelled exams")
             continue
         reference, found = one.auc.reference, one.auc.difference
-        if reference.lower > 0.5:
+        if not reference.lower <= 0.5 <= reference.upper:
             value = abs(found.estimate)
             limits = f"{found.level:.0%} interval {found.lower:+.4f} to {found.upper:+.4f}"
-            judged.append(Worst(value=value, where=f"{one.finding}: {limits}"))
+            backwards = ", ranked backwards" if reference.upper < 0.5 else ""
+            judged.append(Worst(value=value, where=f"{one.finding}{backwards}: {limits}"))
         else:
             reasons.append(
                 f"{one.finding}: the reference does not tell the labelled exams apart (AUC "
                 f"{reference.estimate:.3f}, {reference.lower:.3f} to {reference.upper:.3f})"
             )
-    return _largest(judged) or "; ".join(reasons)
+    return largest(judged) or "; ".join(reasons)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mammoclip_sdk import strict_json
-from mammoclip_sdk.errors import BundleFormatError, BundleVersionError
+from mammoclip_sdk.bundle import Bundle
+from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES, Manifest
+from mammoclip_sdk.errors import BundleCertificateError, BundleFormatError, BundleVersionError
 from mammoclip_sdk.parity.agreement import (
     LIMITS,
     QUANTITIES,
@@ -22,7 +24,15 @@ from mammoclip_sdk.parity.agreement import (
     judge,
 )
 
-FORMAT = 1
+FORMAT = 2
+KIND = "certificate"
+"""Of the attachment."""
+MIN_EXAMS = 64
+"""That a certificate rests on, for what is rare to be met at all."""
+MAY_BE_UNJUDGED = ("flips", "auc")
+"""Without operating points, and without exams that the reference tells apart."""
+NOT_ASKED = "not asked for"
+"""Why something that could have been compared is absent from a narrowed certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +99,11 @@ class Certificate:
         return bool(self.comparisons) and not any(one.failed for one in self.comparisons)
 
     @property
+    def narrowed(self) -> bool:
+        """Whether something was left out because it was not asked for."""
+        return any(one.reason == NOT_ASKED for one in self.absent)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Every failed gate in words, with its worst case."""
         return tuple(
@@ -134,6 +149,87 @@ def certificate_from_json(text: str, *, subject: str) -> Certificate:
             "with mammoclip-sdk bundle verify --parity.",
         )
     return certificate
+
+
+def require_certificate(bundle: Bundle) -> Certificate:
+    """Return the certificate that travels in a bundle: its own, and passed by every graph of it.
+
+    Raises
+    ------
+    BundleCertificateError
+        There is none, a gate failed, or it speaks of other graphs, exams or limits.
+    BundleVersionError, BundleFormatError
+        As `certificate_from_json`.
+    """
+    attachment = bundle.manifest.attachment(KIND)
+    if attachment is None:
+        raise _no_proof(bundle, "no parity certificate")
+    subject = f"{bundle.path}: {attachment.file}"
+    text = bundle.files[attachment.file].decode("utf-8", errors="surrogateescape")
+    certificate = certificate_from_json(text, subject=subject)
+    problems = [*_missing(certificate, bundle.manifest), *certificate.failures]
+    if problems:
+        raise _no_proof(bundle, strict_json.listed(problems))
+    return certificate
+
+
+def _no_proof(bundle: Bundle, found: str) -> BundleCertificateError:
+    return BundleCertificateError(
+        bundle.path,
+        found=found,
+        expected="the parity certificate of this bundle, with every graph compared and every gate "
+        "passed",
+        remedy="Do not use or sign this bundle. Make it again with the exporter of this version.",
+    )
+
+
+def _missing(certificate: Certificate, manifest: Manifest) -> Iterator[str]:
+    """Say why a certificate is not a proof of what a manifest describes."""
+    exams = manifest.attachment("parity_exams")
+    if (certificate.bundle, certificate.version) != (manifest.name, manifest.version):
+        yield f"a certificate of {certificate.bundle} {certificate.version}"
+    if exams is None or certificate.exams_sha256 != exams.sha256:
+        yield "a certificate over other exams than those of the bundle"
+    if certificate.exams < MIN_EXAMS:
+        yield f"a certificate over {certificate.exams} exams, of at least {MIN_EXAMS}"
+    if certificate.narrowed:
+        yield "a certificate that was narrowed to a device or a precision"
+    yield from _uncompared(certificate, manifest)
+    for one in certificate.comparisons:
+        place = f"{one.runtime}, {one.precision}"
+        if one.agreement.exams != certificate.exams:
+            yield f"{place}: {one.agreement.exams} exams of {certificate.exams}"
+        yield from (f"{place}: {problem}" for problem in _unproved(one, manifest))
+
+
+def _uncompared(certificate: Certificate, manifest: Manifest) -> Iterator[str]:
+    compared = {(one.graph, one.precision, one.graph_sha256) for one in certificate.comparisons}
+    for graph in manifest.graphs:
+        if (graph.file, graph.precision, graph.sha256) not in compared:
+            yield f"no comparison of {graph.file} in {graph.precision}"
+    run = {one.precision for one in certificate.comparisons}
+    for precision in manifest.golden.tolerance:
+        if precision not in run:
+            yield f"no comparison in {precision}, in which the bundle may be run"
+
+
+def _unproved(one: Comparison, manifest: Manifest) -> Iterator[str]:
+    """Say what a comparison, whose gates have not failed, leaves open."""
+    agreement = one.agreement
+    if one.graph_sha256 not in {graph.sha256 for graph in manifest.graphs}:
+        yield "a graph that the bundle does not have"
+    if {found.finding for found in agreement.findings} != {f.name for f in manifest.findings}:
+        yield "other findings than those of the bundle"
+    if agreement.unusable < 0:
+        yield f"{agreement.unusable} unusable exams"
+    quantity = f"golden_{GOLDEN_QUANTITIES[one.precision]}"
+    limit = manifest.golden.tolerance.get(one.precision)
+    golden = [found for found in one.gates if found.quantity == quantity]
+    if [found.limit for found in golden] != [limit]:
+        yield f"no judgement of the golden exams by the bundle's tolerance, {limit}"
+    for found in one.gates:
+        if found.verdict == "not judged" and found.quantity not in MAY_BE_UNJUDGED:
+            yield f"{found.quantity} was not judged"
 
 
 def _contradictions(certificate: Certificate) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+from mammoclip_sdk.bundle.contradictions import LOGIT_SCALE
 from mammoclip_sdk.bundle.manifest import Interval
-from mammoclip_sdk.page import fact_table, page
+from mammoclip_sdk.page import fact_table, method_name, page
 from mammoclip_sdk.parity.agreement import (
-    LOGIT_SCALE,
     QUANTITIES,
     AucAgreement,
     FindingAgreement,
@@ -20,7 +20,6 @@ from mammoclip_sdk.parity.certificate import Absence, Certificate, Comparison
 _STYLE = """
 .verdict { margin: 0; font-size: 2.2rem; line-height: 1.2; font-weight: 300 }
 .failed, .failed th { color: var(--mark); font-weight: 600 }
-td { overflow-wrap: anywhere }
 tbody th { white-space: normal }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
 """
@@ -43,12 +42,17 @@ def to_html(certificate: Certificate) -> str:
 
 def _verdict(certificate: Certificate) -> str:
     failures = "".join(f"<li>{escape(text)}</li>" for text in certificate.failures)
-    said = "Every runtime agrees" if certificate.passed else "Not every runtime agrees"
+    here = "Every runtime that was " + ("asked for" if certificate.narrowed else "here")
+    said = f"{here} agrees within its limits"
+    if not certificate.passed:
+        said = f"Not {said[0].lower()}{said[1:]}"
     kind = "" if certificate.passed else " failed"
+    absent = ", ".join(dict.fromkeys(one.device for one in certificate.absent))
     return (
         "<h1>Parity certificate</h1>"
         f'<p class="verdict{kind}">{said}</p>'
-        f"<p>{escape(certificate.bundle)} {escape(certificate.version)} on "
+        + (f"<p>Not compared, in one precision or more: {escape(absent)}.</p>" if absent else "")
+        + f"<p>{escape(certificate.bundle)} {escape(certificate.version)} on "
         f"{certificate.exams} exams, compared with {escape(certificate.reference)}. "
         "Every figure is the worst case over all of them.</p>"
         + (f"<ul>{failures}</ul>" if failures else "")
@@ -96,8 +100,8 @@ def _details(one: Comparison) -> str:
     facts = {
         "Device": f"{one.device}: {one.hardware}",
         "Graph": f"{one.graph}, SHA-256 {one.graph_sha256}",
-        "Batches": f"{agreement.batched_exams} of {agreement.exams} exams once more, "
-        f"{agreement.batch_size} at a time",
+        "Batches": f"the first {' and '.join(map(str, agreement.batch_sizes))} of "
+        f"{agreement.exams} exams once more, in one run",
     }
     return (
         f"<h2>{escape(one.runtime)}, {escape(one.precision)}</h2>"
@@ -144,12 +148,12 @@ def _auc(auc: AucAgreement) -> str:
 
 def _interval(one: Interval, form: str = ".4f") -> str:
     limits = f"{one.lower:{form}} to {one.upper:{form}}"
-    return f"{one.estimate:{form}} ({one.level:.0%} interval {limits}, {one.method})"
+    return f"{one.estimate:{form}} ({one.level:.0%} interval {limits}, {method_name(one.method)})"
 
 
 def _absent(absent: tuple[Absence, ...]) -> str:
     facts = {f"{one.device}, {one.precision}": one.reason for one in absent}
-    return f"<h2>What was not here</h2>{fact_table(facts)}" if facts else ""
+    return f"<h2>What was not compared</h2>{fact_table(facts)}" if facts else ""
 
 
 def _facts(certificate: Certificate) -> str:

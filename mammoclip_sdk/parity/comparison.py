@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mammoclip_sdk.bundle.contradictions import LOGIT_SCALE
 from mammoclip_sdk.bundle.manifest import Finding, Interval
 from mammoclip_sdk.errors import InferenceError
 from mammoclip_sdk.parity.agreement import (
-    LOGIT_SCALE,
     Agreement,
     AucAgreement,
     FindingAgreement,
     Flips,
     Worst,
+    largest,
 )
 from mammoclip_sdk.scoring import FindingScore, score
 
@@ -33,9 +34,8 @@ class Answers:
 
     embedding: NDArray[np.float32]
     """(N, D), of each exam alone."""
-    batched: NDArray[np.float32]
-    """(M, D), of the first M exams, several at a time."""
-    batch_size: int
+    batches: tuple[NDArray[np.float32], ...]
+    """Each (M, D), of the first M exams in one batch; one or more."""
 
 
 def compare(
@@ -60,11 +60,11 @@ def compare(
     """
     expected = [score(row, findings) for row in reference]
     found, faults = _scored(answers.embedding, findings)
-    batched, batch_faults = _scored(answers.batched, findings)
     usable = [exam for exam, scores in enumerate(found) if scores is not None]
-    both = [exam for exam in usable if exam < len(batched) and batched[exam] is not None]
-    faults = {exam: f"in a batch, {fault}" for exam, fault in batch_faults.items()} | faults
     wide, right = answers.embedding.astype(np.float64), reference.astype(np.float64)
+    batches = [_batch(findings, batch, wide, found) for batch in answers.batches]
+    for batch in batches:
+        faults = batch.faults | faults
     return Agreement(
         exams=len(reference),
         unusable=len(faults),
@@ -83,25 +83,44 @@ def compare(
             )
             for place, finding in enumerate(findings)
         ),
-        batch_size=answers.batch_size,
-        batched_exams=len(batched),
-        batch_logit=_worst_logit(
-            findings, answers.batched.astype(np.float64), wide[: len(batched)], both, "alone"
-        ),
-        batch_probability=_worst_probability(
-            [
-                (exam, finding.name, one, alone)
-                for exam in both
-                for finding, one, alone in zip(
-                    findings, _of(batched, exam), _of(found, exam), strict=True
-                )
-            ],
-            "alone",
-        ),
+        batch_sizes=tuple(len(batch) for batch in answers.batches),
+        batch_logit=largest([batch.logit for batch in batches]),
+        batch_probability=largest([batch.probability for batch in batches]),
     )
 
 
 _Scores = tuple[FindingScore, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """How far the answers in one batch are from those of the same exams alone."""
+
+    faults: dict[int, str]
+    logit: Worst | None
+    probability: Worst | None
+
+
+def _batch(
+    findings: tuple[Finding, ...],
+    batch: NDArray[np.float32],
+    alone: NDArray[np.float64],
+    scored_alone: list[_Scores | None],
+) -> _Batch:
+    size = len(batch)
+    scored, faults = _scored(batch, findings)
+    both = [i for i in range(size) if scored[i] is not None and scored_alone[i] is not None]
+    beside = f"in a batch of {size}; alone"
+    pairs = [
+        (exam, one.name, one, other)
+        for exam in both
+        for one, other in zip(_of(scored, exam), _of(scored_alone, exam), strict=True)
+    ]
+    return _Batch(
+        faults={exam: f"in a batch of {size}, {fault}" for exam, fault in faults.items()},
+        logit=_worst_logit(findings, batch.astype(np.float64), alone[:size], both, beside),
+        probability=_worst_probability(pairs, beside),
+    )
 
 
 def _scored(
@@ -139,10 +158,11 @@ def _worst_logit(
     prompts = np.array(
         [row for one in findings for row in (one.negative_embedding, one.positive_embedding)]
     )
-    differences = LOGIT_SCALE * np.abs((found[usable] - expected[usable]) @ prompts.T)
+    scale = max(LOGIT_SCALE, *(finding.logit_scale for finding in findings))
+    differences = scale * np.abs((found[usable] - expected[usable]) @ prompts.T)
     row, prompt = np.unravel_index(int(differences.argmax()), differences.shape)
     exam = usable[int(row)]
-    values = [LOGIT_SCALE * float(side[exam] @ prompts[prompt]) for side in (found, expected)]
+    values = [scale * float(side[exam] @ prompts[prompt]) for side in (found, expected)]
     where = f"exam {exam}, {names[int(prompt)]}: {values[0]:.6f}, {beside} {values[1]:.6f}"
     return _worst(float(differences.max()), where)
 
@@ -181,11 +201,9 @@ def _worst_probability(
     """Take (exam, finding, found, expected)."""
     if not pairs:
         return None
-    exam, name, found, expected = max(
-        pairs, key=lambda pair: abs(pair[2].probability - pair[3].probability)
-    )
-    where = f"exam {exam}, {name}: {found.probability:.6f}, {beside} {expected.probability:.6f}"
-    return _worst(abs(found.probability - expected.probability), where)
+    exam, name, found, expected = max(pairs, key=lambda pair: abs(pair[2].score - pair[3].score))
+    where = f"exam {exam}, {name}: {found.score:.6f}, {beside} {expected.score:.6f}"
+    return _worst(abs(found.score - expected.score), where)
 
 
 def _finding(
@@ -199,8 +217,7 @@ def _finding(
     points = []
     for point in finding.operating_points:
         flipped = [
-            f"exam {exam} ({found[exam].probability:.6f}, "
-            f"reference {expected[exam].probability:.6f})"
+            f"exam {exam} ({found[exam].score:.6f}, reference {expected[exam].score:.6f})"
             for exam in exams
             if (point.name in found[exam].operating_points_met)
             != (point.name in expected[exam].operating_points_met)

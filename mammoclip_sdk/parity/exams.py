@@ -21,7 +21,7 @@ from mammoclip_sdk.exam import VIEWS
 
 KIND = "parity_exams"
 """Of the attachment."""
-_MAX_BYTES = 2**29
+MAX_BYTES = 2**29
 """Of the unpacked arrays; 256 exams of 4 views of 512 x 256 pixels take 0.13 GB."""
 _TOLERANCE = 1e-3
 """Of a length, and of the reference logits beside those of the embeddings, relative to the scale:
@@ -88,8 +88,8 @@ def attached(bundle: Bundle) -> Attachment:
 def _load(data: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > _MAX_BYTES:
-        raise ValueError(f"{unpacked} bytes unpacked, more than {_MAX_BYTES}")
+    if unpacked > MAX_BYTES:
+        raise ValueError(f"{unpacked} bytes unpacked, more than {MAX_BYTES}")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -16,6 +16,7 @@ from pydicom import Dataset
 
 from mammoclip_sdk.dicom import gate
 from mammoclip_sdk.dicom.header import Header
+from mammoclip_sdk.dicom.identity import identity
 from mammoclip_sdk.dicom.image_limits import require_size
 from mammoclip_sdk.dicom.shield import shielded
 from mammoclip_sdk.errors import DicomReadError, PixelError
@@ -174,9 +175,14 @@ def read_source(image: SourceImage) -> Dataset:
             remedy="Make the SourceImage with read_exam.",
         )
     with shielded(image.name):
-        uid = str(dataset.get("SOPInstanceUID", ""))
-    if image.sop_instance_uid is not None and uid != image.sop_instance_uid:
+        header = Header(dataset, name=image.name)
+        uid = header.one("SOPInstanceUID")
+        is_same = image.identity is None or image.identity == identity(header)
+    if image.sop_instance_uid not in (None, uid):
         found = "another SOP Instance UID (0008,0018) than when the exam was read"
+        raise changed(image.name, found)
+    if not is_same:
+        found = "another patient, side, view or time than when the exam was read"
         raise changed(image.name, found)
     return dataset
 

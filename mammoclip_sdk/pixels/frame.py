@@ -17,7 +17,12 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoclip_sdk._native import decode_run_lengths
+from mammoclip_sdk._native import (
+    decode_jpeg_lossless,
+    decode_run_lengths,
+    image_memory,
+    jpeg_blocks_fault,
+)
 from mammoclip_sdk.dicom import gate
 from mammoclip_sdk.exam import Reduction
 from mammoclip_sdk.pixels.codestream import (
@@ -31,6 +36,8 @@ from mammoclip_sdk.pixels.codestream import (
 from mammoclip_sdk.pixels.image_pixel import Layout, pixel_error
 from mammoclip_sdk.processor import cores
 
+_JPEG_LOSSLESS = frozenset({gate.JPEG_LOSSLESS, gate.JPEG_LOSSLESS_SV1})
+_JPEG_DCT = gate.JPEG_SYNTAXES - _JPEG_LOSSLESS
 JPEG_2000_FAMILY = gate.JPEG_2000_SYNTAXES | gate.HTJ2K_SYNTAXES
 """Part 1 and Part 15 of ISO 15444: one kind of codestream, one decoder."""
 _PROCESSES = {
@@ -87,7 +94,7 @@ def _jpeg_2000(frame: Buffer) -> NDArray[Any]:
 
 
 _DECODERS: dict[str, Any] = {
-    **dict.fromkeys(gate.JPEG_SYNTAXES, imagecodecs.jpeg8_decode),
+    **dict.fromkeys(_JPEG_DCT, imagecodecs.jpeg8_decode),
     **dict.fromkeys(gate.JPEG_LS_SYNTAXES, imagecodecs.jpegls_decode),
     **dict.fromkeys(JPEG_2000_FAMILY, _jpeg_2000),
 }
@@ -115,9 +122,13 @@ def decode_frame(
     _require_length(frame, layout, name)
     if syntax == gate.RLE:
         _require_density(frame, layout, name)
-        return _run_lengths(frame, layout, name), None
+        return _by_core(frame, layout, syntax, name), None
     header = _frame_header(frame, layout, syntax, name)
     _require_density(frame, layout, name)
+    if syntax in _JPEG_LOSSLESS:
+        return _by_core(frame, layout, syntax, name), None
+    if syntax in _JPEG_DCT:  # its decoder makes up the blocks that are not there
+        _require_whole(jpeg_blocks_fault(frame, layout.rows, layout.columns), name)
     reduction = _reduction(header, layout, levels)
     return _compressed(frame, layout, syntax, name, reduction), reduction
 
@@ -159,12 +170,19 @@ def _require_density(frame: Buffer, layout: Layout, name: str) -> None:
         )
 
 
-def _run_lengths(frame: Buffer, layout: Layout, name: str) -> NDArray[Any]:
-    pixels = np.zeros((layout.rows, layout.columns), layout.dtype)
-    if not decode_run_lengths(frame, pixels):
-        found = "run lengths that do not add up to the pixels"
-        raise pixel_error(name, found, "an undamaged frame", "decode_failed")
+def _by_core(frame: Buffer, layout: Layout, syntax: str, name: str) -> NDArray[Any]:
+    size = layout.rows * layout.columns * layout.dtype.itemsize
+    pixels = image_memory(size).view(layout.dtype).reshape(layout.rows, layout.columns)
+    if syntax in _JPEG_LOSSLESS:
+        _require_whole(decode_jpeg_lossless(frame, pixels), name)
+    elif not decode_run_lengths(frame, pixels):
+        _require_whole("run lengths that do not add up to the pixels", name)
     return pixels
+
+
+def _require_whole(fault: str | None, name: str) -> None:
+    if fault is not None:
+        raise pixel_error(name, f"a frame with {fault}", "an undamaged frame", "decode_failed")
 
 
 @contextmanager

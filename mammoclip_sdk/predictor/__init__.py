@@ -28,7 +28,7 @@ from mammoclip_sdk.predictor.answer import answer
 from mammoclip_sdk.predictor.opening import provenance_of, require_agreement, usable_bundle
 from mammoclip_sdk.predictor.preparation import PreparedExam, prepare
 from mammoclip_sdk.predictor.stream import Outcome, each, in_batches
-from mammoclip_sdk.sessions import CheckedSession, Session, open_session
+from mammoclip_sdk.sessions import BATCH_SIZE, CheckedSession, Session, open_session
 from mammoclip_sdk.views import ViewSource
 
 DEMO_BUNDLE = Path(__file__).parents[1] / "demo" / "bundle"
@@ -167,7 +167,7 @@ class Predictor:
     def predict_many(
         self,
         exams: Iterable[ViewSource] | Archive,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         *,
         strict: bool = False,
         on_error: Literal["raise", "return"] = "raise",
@@ -192,6 +192,8 @@ class Predictor:
 
         Raises
         ------
+        ValueError
+            At once: a batch size below 1, or another ``on_error``.
         ExamError
             At once: one exam, or what holds none.
         DeviceError

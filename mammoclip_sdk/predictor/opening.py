@@ -11,7 +11,7 @@ import pydicom
 
 from mammoclip_sdk.bundle import Bundle, Trust, read_bundle
 from mammoclip_sdk.bundle.trusted import require_trusted
-from mammoclip_sdk.errors import DeviceError
+from mammoclip_sdk.errors import BundleSignatureError, DeviceError
 from mammoclip_sdk.golden import require_golden
 from mammoclip_sdk.prediction import Provenance
 from mammoclip_sdk.sessions import Session
@@ -25,6 +25,14 @@ def usable_bundle(bundle: Bundle | str | Path, trust: Trust | None) -> Bundle:
     BundleError
         It cannot be used, or is not trusted.
     """
+    if trust is not None and not isinstance(trust, Trust):  # such as a key's path
+        raise BundleSignatureError(
+            "trust",
+            found=f"a {type(trust).__name__}",
+            expected="a mammoclip_sdk.Trust",
+            remedy="Make one: Trust.in_files([PATH]).",
+            code="trust_key",
+        )
     if not isinstance(bundle, Bundle):
         return read_bundle(bundle, trust)
     if trust is not None:

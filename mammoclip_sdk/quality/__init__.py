@@ -86,7 +86,7 @@ def assess(
         acquisition = exam.images[view].acquisition
         reasons += _geometry(view, images[view], acquisition)
         reasons += _header(view, acquisition) if acquisition else ()
-        reasons += _padding(view, images[view].display)
+        reasons += _padding(view, images[view].display, model_input.breasts[view])
         if not usable:
             message = f"{view} has values that are not numbers after windowing."
             reasons.append(_reason(GEOMETRY, "block", view, message))
@@ -200,10 +200,17 @@ def _header(view: View, acquisition: Acquisition) -> Iterator[Reason]:
         yield _reason(CONTENT, "warn", view, message)
 
 
-def _padding(view: View, display: DisplayAttributes) -> Iterator[Reason]:
-    """Warn where air is dark only because it is padding: what is not would be seen inverted."""
+def _padding(view: View, display: DisplayAttributes, breast: BreastRegion) -> Iterator[Reason]:
+    """Warn where air is dark only because it is padding, and where tissue may be padding."""
     if display.padding is None:
         return
+    if breast.beside_padding > limits.MAX_BESIDE_PADDING:
+        message = (
+            f"{view} has values beside its Pixel Padding Value (0028,0120) or Range Limit "
+            f"(0028,0121) that are shown at {breast.beside_padding:.0%} of white: the padding may "
+            f"cover tissue. {_REMEDY}"
+        )
+        yield _reason(CONTENT, "warn", view, message)
     first = -(2 ** (display.bits_stored - 1)) if display.signed else 0
     place = (sum(display.padding) / 2 - first) / 2**display.bits_stored
     if (place > 0.5) != (display.photometric == "MONOCHROME1"):

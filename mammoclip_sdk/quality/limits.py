@@ -59,8 +59,11 @@ PIXEL_SPACING = (0.03, 0.2)
 """Millimetres: detectors for mammography have 0.05 to 0.1."""
 MAX_STRETCH = 1.02
 """Of one pixel spacing over the other: pixels are square, but for rounding in the header."""
-ASPECT = (0.4, 4.0)
-"""Rows per column: detectors have 1.2 to 1.35, and images that were cut to the breast up to 3."""
+MAX_BESIDE_PADDING = 0.3
+"""Of white, where the values next to padding are shown: air is black, the skin line above it."""
+ASPECT = (0.9, 4.0)
+"""Rows per column: detectors have 1.2 to 1.35, and images that were cut to the breast up to 3. One
+that was turned by a quarter has 0.83 and less."""
 MAX_LOSSY_RATIO = 20.0
 """At 20 to 1 (JPEG 2000) at most one of 80 mammograms was told from its original by any of four
 readers, at 60 to 1 four of 80; Clinical Radiology 2011, on the acceptable compression of full-field

@@ -20,8 +20,18 @@ from mammoclip_sdk.errors import DeviceError
 from mammoclip_sdk.sessions import openvino, ort, trt
 from mammoclip_sdk.sessions.checked import CheckedSession
 
-__all__ = ["DEVICES", "PRECISIONS", "RUNS", "CheckedSession", "Session", "open_session"]
+__all__ = [
+    "BATCH_SIZE",
+    "DEVICES",
+    "PRECISIONS",
+    "RUNS",
+    "CheckedSession",
+    "Session",
+    "open_session",
+]
 
+BATCH_SIZE = 8
+"""Exams in one run where nobody asks for another number; certificates are made with it, too."""
 DEVICES = ("auto", "tensorrt", "cuda", "openvino", "cpu")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What a session may compute in. bf16 is the fp32 graph, which OpenVINO rounds as it runs."""
@@ -106,9 +116,9 @@ def open_session(
     _require_one_of("device", device, DEVICES)
     if precision is not None:
         _require_one_of("precision", precision, PRECISIONS)
-    if threads is not None and threads < 1:
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise DeviceError(
-            "threads", found=str(threads), expected="1 or more", remedy="Leave it out for all."
+            "threads", found=repr(threads), expected="1 or more", remedy="Leave it out for all."
         )
     if device == "auto":
         return CheckedSession(_open_best(bundle, precision, threads), bundle)

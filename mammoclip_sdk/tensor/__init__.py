@@ -15,7 +15,6 @@ import numpy as np
 from mammoclip_sdk.errors import MissingViewError, PixelError
 from mammoclip_sdk.exam import VIEWS, Exam, ModelInput, SourceImage, StoredImage, View
 from mammoclip_sdk.preprocessing import Preprocessing, reduction_for, require_preprocessing
-from mammoclip_sdk.tensor.displayed import stored_scale
 from mammoclip_sdk.tensor.view import Built, build_view, build_view_and_judge, display
 
 __all__ = [
@@ -110,29 +109,14 @@ def decode_and_build_view(
         built, certain = build_view_and_judge(image, preprocessing)
         if image.reduction is None:
             return image, built
-        enough = 0
-        if _fades_into_padding(image, preprocessing):
-            enough = reduction_for(built[1], preprocessing)
+        _, geometry, breast = built
+        # The wavelet mixes padding with the image beside it. A mixture is no padding, and would be
+        # a bright rim where the next values are bright.
+        fades = breast.beside_padding <= preprocessing.segmentation_threshold
+        enough = reduction_for(geometry, preprocessing) if fades else 0
         if certain and image.reduction.levels <= enough:
             return image, built
         levels = min(enough, image.reduction.levels - 1)
-
-
-def _fades_into_padding(image: StoredImage, preprocessing: Preprocessing) -> bool:
-    """Say whether the values beside padding are shown as dark as padding, which is 0.
-
-    The wavelet mixes padding with the image beside it. A mixture is no padding, and would be a
-    bright rim where the next values are bright.
-    """
-    padding = image.display.padding
-    if padding is None:
-        return True
-    span = 1 << image.display.bits_stored
-    lowest = -(span // 2) if image.display.signed else 0
-    beside = [min(padding) - 1, max(padding) + 1]
-    codes = [value & (span - 1) for value in beside if lowest <= value < lowest + span]
-    values = stored_scale(image, preprocessing).values
-    return bool(values[codes].max(initial=0.0) <= preprocessing.segmentation_threshold)
 
 
 def _require_views(images: Mapping[View, StoredImage] | Mapping[View, SourceImage]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mammoclip_sdk._native import PREPROCESSING_VERSION as NATIVE_VERSION
 from mammoclip_sdk.errors import BundleVersionError, PixelError
-from mammoclip_sdk.exam import StoredImage
+from mammoclip_sdk.exam import DisplayAttributes, StoredImage
 from mammoclip_sdk.preprocessing import (
     MAX_REDUCTION,
     PREPROCESSING_VERSION,
@@ -35,17 +35,6 @@ def naming(image: StoredImage) -> Iterator[None]:
             remedy=exc.remedy,
             code=exc.code,
         ) from exc
-
-
-def displayed_scale(image: StoredImage, preprocessing: Preprocessing) -> GreyScale:
-    """Return the grey scale for the samples at hand, which of a reduced image are not the source's.
-
-    Raises
-    ------
-    PixelError, BundleFormatError, BundleVersionError
-        As from `stored_scale`.
-    """
-    return _lowered(stored_scale(image, preprocessing), image)
 
 
 def stored_scale(image: StoredImage, preprocessing: Preprocessing) -> GreyScale:
@@ -86,12 +75,24 @@ def stored_scale(image: StoredImage, preprocessing: Preprocessing) -> GreyScale:
     )
 
 
-def _lowered(scale: GreyScale, image: StoredImage) -> GreyScale:
-    """Undo what rounding adds to reduced samples, which is visible in images of few bits.
+def beside_padding(scale: GreyScale, display: DisplayAttributes) -> float:
+    """Return the largest displayed value of the codes next to padding; 0 without padding."""
+    if display.padding is None:
+        return 0.0
+    span = 1 << display.bits_stored
+    lowest = -(span // 2) if display.signed else 0
+    beside = [min(display.padding) - 1, max(display.padding) + 1]
+    codes = [value & (span - 1) for value in beside if lowest <= value < lowest + span]
+    return float(scale.values[codes].max(initial=0.0))
 
-    The 5-3 wavelet rounds down where it predicts, ISO 15444-1 F.4.8.1. Half of the time that takes
-    away half a stored value, and of this a half is added to the low-pass sample: of tissue 1/4
-    in each direction, 1/2 at each level.
+
+def lowered(scale: GreyScale, image: StoredImage) -> GreyScale:
+    """Return the scale for the samples at hand, which of a reduced image are not the source's.
+
+    What rounding adds to them is undone, which is visible in images of few bits. The 5-3 wavelet
+    rounds down where it predicts, ISO 15444-1 F.4.8.1. Half of the time that takes away half a
+    stored value, and of this a half is added to the low-pass sample: of tissue 1/4 in each
+    direction, 1/2 at each level.
     """
     if image.reduction is None or not image.reduction.reversible:
         return scale

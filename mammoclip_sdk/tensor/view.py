@@ -10,15 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoclip_sdk._native import Breast, find_breast, place, resample
+from mammoclip_sdk._native import Breast, find_breast, measure_tissue, place, resample
 from mammoclip_sdk.errors import PixelError
 from mammoclip_sdk.exam import BreastRegion, StoredImage, ViewGeometry
 from mammoclip_sdk.preprocessing import MAX_INPUT_SIDE, Preprocessing
-from mammoclip_sdk.tensor.displayed import displayed_scale, naming, native_reduction, source_shape
+from mammoclip_sdk.tensor.displayed import (
+    beside_padding,
+    lowered,
+    naming,
+    native_reduction,
+    source_shape,
+    stored_scale,
+)
 from mammoclip_sdk.tensor.grey_values import GreyScale
-
-_WHITE = 254 / 255
-"""Displayed values from here on look the same on an 8-bit screen."""
 
 Built = tuple[NDArray[np.float32], ViewGeometry, BreastRegion]
 
@@ -57,7 +61,8 @@ def build_view(image: StoredImage, preprocessing: Preprocessing) -> Built:
 def build_view_and_judge(image: StoredImage, preprocessing: Preprocessing) -> tuple[Built, bool]:
     """Build a view, and say whether the breast is that of the image decoded in full for certain."""
     with naming(image):
-        scale = displayed_scale(image, preprocessing)
+        stored = stored_scale(image, preprocessing)
+        scale = lowered(stored, image)
         threshold = scale.darkest + preprocessing.segmentation_threshold * (1.0 - scale.darkest)
         breast = find_breast(
             image.pixels, scale.values, threshold, reduction=native_reduction(image)
@@ -91,7 +96,8 @@ def build_view_and_judge(image: StoredImage, preprocessing: Preprocessing) -> tu
         mirrored=breast.chest_wall_right,
         placed=placed,
     )
-    return (view, geometry, _region(breast, image, scale, threshold)), breast.certain
+    region = _region(breast, image, scale, threshold, beside_padding(stored, image.display))
+    return (view, geometry, region), breast.certain
 
 
 def display(image: StoredImage, preprocessing: Preprocessing, *, height: int) -> NDArray[np.uint8]:
@@ -117,7 +123,7 @@ def display(image: StoredImage, preprocessing: Preprocessing, *, height: int) ->
         As in `grey_values.grey_scale`, or ``height`` is out of range.
     """
     with naming(image):
-        scale = displayed_scale(image, preprocessing)
+        scale = lowered(stored_scale(image, preprocessing), image)
         rows, columns = source_shape(image)
         width = max(1, round(columns * height / rows))
         if not (1 <= height <= MAX_INPUT_SIDE and width <= MAX_INPUT_SIDE):
@@ -151,18 +157,17 @@ def _check_found(breast: Breast) -> None:
         )
 
 
-def _region(breast: Breast, image: StoredImage, scale: GreyScale, threshold: float) -> BreastRegion:
-    """Measure the breast by one pixel from the middle of each of its blocks."""
-    side = breast.block_side
-    levels = 0 if image.reduction is None else image.reduction.levels
-    middles = (np.arange(side // 2, length, side) >> levels for length in source_shape(image))
-    samples = scale.values[image.pixels[np.ix_(*middles)]]
-    rows, columns = samples.shape  # a block that is cut off before its middle has no sample
-    tissue = samples[breast.mask[:rows, :columns] & (samples > threshold)]
-    low, high = np.percentile(tissue, (5, 95)) if tissue.size else (0.0, 0.0)
+def _region(
+    breast: Breast, image: StoredImage, scale: GreyScale, threshold: float, beside: float
+) -> BreastRegion:
+    spread, saturated = measure_tissue(
+        image.pixels, scale.values, breast, threshold, reduction=native_reduction(image)
+    )
+    mask = breast.mask
     return BreastRegion(
-        share=breast.blocks / breast.mask.size,
-        far_edge=float(breast.mask[:, 0 if breast.chest_wall_right else -1].mean()),
-        spread=float(high - low),
-        saturated=float(np.mean(tissue >= _WHITE)) if tissue.size else 0.0,
+        share=breast.blocks / mask.size,
+        far_edge=float(mask[:, 0 if breast.chest_wall_right else -1].mean()),
+        spread=spread,
+        saturated=saturated,
+        beside_padding=beside,
     )

@@ -13,6 +13,7 @@ from pydicom import Dataset
 
 from mammoclip_sdk.dicom import gate
 from mammoclip_sdk.dicom.header import Header, described
+from mammoclip_sdk.dicom.identity import identity
 from mammoclip_sdk.dicom.shield import shielded
 from mammoclip_sdk.dicom.view_codes import IMPLANT_DISPLACED, REFUSED_MODIFIERS, SPECIMEN, STANDARD
 from mammoclip_sdk.errors import DicomReadError, UnsupportedImageError
@@ -101,6 +102,8 @@ class Mammogram:
     area: int
     """Rows times columns."""
     instance_number: int
+    identity: str = field(repr=False)
+    """As from `dicom.identity`."""
     notes: tuple[str, ...]
 
     @property
@@ -139,7 +142,7 @@ def read_mammogram(dataset: Dataset, *, name: str, acceptance: Acceptance = PLAI
         lossy = is_lossy(header, syntax)
         acquisition = read_acquisition(header, tags.modifiers, lossy=lossy)
         require_accepted(acquisition, acceptance, name=name)
-        notes = [*tags.notes, *_polarity(header), *_weaknesses(acquisition)]
+        notes = [*tags.notes, *_polarity(header), *_rawness(header), *_weaknesses(acquisition)]
         notes += ["lossy compressed"] if lossy else []
         return Mammogram(
             side=tags.side,
@@ -155,6 +158,7 @@ def read_mammogram(dataset: Dataset, *, name: str, acceptance: Acceptance = PLAI
             acquisition_day=acquisition_day(header),
             area=int(header.number("Rows", 0) * header.number("Columns", 0)),
             instance_number=int(header.number("InstanceNumber", 0)),
+            identity=identity(header),
             notes=tuple(f"{name}: {note}" for note in notes),
         )
 
@@ -212,7 +216,8 @@ def _require_one_plain_image(header: Header) -> None:
     # Some devices send a volume as single frames that look like 2D images.
     volume = "VOLUME" in header.many("VolumetricProperties") or header.many("ConcatenationUID")
     kinds = {kind.upper() for kind in header.many("ImageType")}
-    if volume or ({"TOMO", "TOMOSYNTHESIS"} & kinds and not is_synthetic(header)):
+    slices = any(kind.startswith("TOMO") and kind != "TOMO_2D" for kind in kinds)
+    if volume or (slices and not is_synthetic(header)):
         raise refusal(header, "a slice of a tomosynthesis volume", "tomosynthesis_slice")
 
 
@@ -257,3 +262,10 @@ def _polarity(header: Header) -> list[str]:
         return []
     ignored, followed = described("PresentationLUTShape"), described("PhotometricInterpretation")
     return [f"{ignored} contradicts {followed}, which is followed"]
+
+
+def _rawness(header: Header) -> list[str]:
+    """Tell what a For Presentation image should not have, PS3.3 C.8.11.3."""
+    if header.one("PixelIntensityRelationship").upper() != "LIN":
+        return []
+    return [f"{described('PixelIntensityRelationship')} is LIN, as of raw detector data"]

@@ -43,8 +43,14 @@ class Candidate:
             path=self.source if isinstance(self.source, Path) else None,
             dataset=None if isinstance(self.source, Path) else self.source,
             sop_instance_uid=self.mammogram.sop_instance_uid,
+            identity=self.mammogram.identity,
             acquisition=self.mammogram.acquisition,
         )
+
+    def passed_over(self, view: View, reason: str) -> Alternative:
+        """Return what the result says of an image that was not taken."""
+        uid = self.mammogram.sop_instance_uid
+        return Alternative(view=view, name=self.name, reason=reason, sop_instance_uid=uid)
 
     def read(self) -> Dataset:
         """Return the whole image."""
@@ -78,7 +84,7 @@ def choose(candidates: list[Candidate], skipped: list[str], *, strict: bool) -> 
     for view, claimants in claims.items():
         notes += best[view].mammogram.notes
         alternatives += [
-            Alternative(view=view, name=other.name, reason=_why(best[view], other))
+            other.passed_over(view, _why(best[view], other))
             for other in _ranked(claimants)
             if other is not best[view]
         ]
@@ -135,9 +141,7 @@ def _without_copies(candidates: list[Candidate]) -> tuple[list[Candidate], list[
                 remedy="Leave out the one that is not meant, and have it corrected at the source.",
             )
         reason = f"it is a copy of {original.name}"
-        copies.append(
-            Alternative(view=candidate.mammogram.view, name=candidate.name, reason=reason)
-        )
+        copies.append(candidate.passed_over(candidate.mammogram.view, reason))
     return list(originals.values()), copies
 
 

@@ -94,6 +94,16 @@ struct Breast {
 template <typename Pixel>
 Breast find_breast(const Image<Pixel>& image, double threshold);
 
+struct Tissue {
+    double spread = 0.0;     // of displayed values, their 95th percentile less their 5th
+    double saturated = 0.0;  // share of them that is shown as white
+};
+
+// What a breast looks like, by one pixel from the middle of each of the mask's blocks that is above
+// the threshold; all 0 where none is.
+template <typename Pixel>
+Tissue measure_tissue(const Image<Pixel>& image, const Breast& breast, double threshold);
+
 struct Placement {
     Rectangle crop;           // of the source
     Rectangle placed;         // of the output: where the crop goes
