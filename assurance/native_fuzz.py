@@ -35,6 +35,7 @@ TARGETS = {
     "tensor": "find_breast, place, resample",
     "grey_values": "count_codes, grey_scale",
     "run_lengths": "decode_run_lengths",
+    "jpeg": "decode_jpeg_lossless, jpeg_blocks_fault",
 }
 """Program ``fuzz_NAME`` of ``cpp/fuzz``, and the entry points that it calls."""
 

@@ -78,7 +78,7 @@ def to_markdown(report: Report) -> str:
         f"One view of {settings.rows} x {settings.columns} pixels, 12 bits, on one core; median of "
         f"{settings.rounds} rounds. The reference is pydicom's pixel_array and apply_voi_lut, a "
         "mask by NumPy and Pillow's box resize. Of JPEG 2000 the view is one that is decoded but "
-        "once; reduction.md beside this file says how many are, and how exact they come out.",
+        "once; benchmarks/results/reduction.md says how many are, and how exact they come out.",
         "",
         "| work | reference ms | mammoclip-sdk ms | times as fast | goal |",
         "|---|---|---|---|---|",
