@@ -21,6 +21,14 @@ MAX_FILE_BYTES = 256 * 2**20
 """Largest accepted file; a 4096 x 3328 mammogram of 16 bits has 27 MB of pixels."""
 
 
+def only_zeros(file: BufferedIOBase) -> bool:
+    """Tell whether nothing else is left; a little at a time, for it may be 256 MB of nothing."""
+    while piece := file.read(2**16):
+        if piece.count(0) != len(piece):
+            return False
+    return True
+
+
 @contextmanager
 def opened(path: Path, name: str) -> Iterator[tuple[BufferedIOBase, int]]:
     """Open a regular file of an accepted size, and give its size.

@@ -26,7 +26,7 @@ from mammoclip_sdk.dicom.elements import (
     Scan,
     header_too_large,
 )
-from mammoclip_sdk.dicom.file import opened
+from mammoclip_sdk.dicom.file import only_zeros, opened
 from mammoclip_sdk.dicom.file_meta import CLASS, SYNTAX, as_uid, read_meta, require_magic
 from mammoclip_sdk.dicom.image_limits import require_one_plain_image
 from mammoclip_sdk.dicom.pydicom_dataset import raw_element, to_dataset
@@ -184,8 +184,10 @@ def _dataset(file: io.BufferedIOBase, size: int, name: str) -> Dataset:
         data.resize(length - DELIMITER_BYTES, refcheck=False)  # what is behind takes no memory now
     else:
         data = _filled(image_memory(pixels.length), file, name)
-        behind = file.read(size - pixels.at - pixels.length)
-        _require_nothing_read(np.frombuffer(behind, np.uint8), pixels, name)
+        if not only_zeros(file):
+            file.seek(pixels.at + pixels.length)
+            behind = _filled(np.empty(size - file.tell(), np.uint8), file, name)
+            _require_nothing_read(behind, pixels, name)
     dataset = _as_dataset(found, name)
     dataset[READ[pixels.tag]] = raw_element(pixels, data.data.toreadonly())
     return dataset
