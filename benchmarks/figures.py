@@ -95,7 +95,7 @@ def _accuracy_rows(manifest: Manifest) -> Iterator[Row]:
 
 
 def _latency_rows(report: Any) -> Iterator[Row]:
-    command = _script(report["command"])
+    command = report["command"]
     for case in report["cases"]:
         reference, *others = case["timings"]
         times = ", ".join(f"{_short(one['contender'])} {one['speedup']:.1f}x" for one in others)
@@ -132,7 +132,7 @@ def _export_rows(reports: list[Any]) -> Iterator[Row]:
             f"{report['model']}, worst difference from PyTorch over "
             f"{report['certificate']['exams']} exams",
             ", ".join(f"{name} {value:.1e} of a {kind}" for (name, kind), value in worst.items()),
-            _script(report["command"]),
+            report["command"],
         )
 
 
@@ -165,11 +165,6 @@ def _assurance_rows(trials: dict[str, Any]) -> Iterator[Row]:
                 (f"{rate['hits']:,} of {rate['of']:,}"),
                 trials["corruption"]["command"],
             )
-
-
-def _script(command: str) -> str:
-    """Leave out what names a folder of the run; docs/figures.md has the whole command."""
-    return " ".join(command.split()[:2]) if "latency" in command else command
 
 
 def accuracy_text(manifest: Manifest) -> str:

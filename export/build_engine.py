@@ -22,6 +22,7 @@ from export.exams import RANGE_EXAMS, extremes, phantoms
 from export.graphs import Graphs, reference_graph, with_half, with_int8
 from export.int8 import CALIBRATION_EXAMS, QuantizationError
 from export.place import check_place
+from export.runtimes import incomparable, require_compared, require_runtimes
 from export.settings import PRECISIONS, ExportConfig
 from export.stages import Stages
 from export.verify import ParityError, verify
@@ -74,6 +75,7 @@ def main(config: ExportConfig, stages: Stages | None = None) -> Exported:
     stages = stages or Stages(Console(quiet=True))
     signer = None if config.sign is None else load_signer(config.sign)
     require_flavours(config)
+    require_runtimes(config)
     check_place(config)
     answers, encoder = ask(config, stages)
     graphs = reference_graph(encoder, stages)
@@ -156,25 +158,6 @@ def certified(
     return certificate, made, files
 
 
-def require_compared(certificate: Certificate, precisions: tuple[str, ...]) -> None:
-    """Refuse a bundle that may be run in a precision in which nothing was compared.
-
-    Raises
-    ------
-    ParityError
-    """
-    compared = {one.precision for one in certificate.comparisons}
-    missing = [precision for precision in precisions if precision not in compared]
-    if missing:
-        reasons = {f"{one.device} in {one.precision}: {one.reason}" for one in certificate.absent}
-        raise ParityError(
-            f"the graphs: found no runtime here that runs {', '.join(missing)} "
-            f"({'; '.join(sorted(reasons))}); expected every precision to be compared. Install a "
-            "runtime that does, such as openvino, or leave it out with --precisions.",
-            certificate,
-        )
-
-
 def summary(config: ExportConfig, done: Exported) -> str:
     """Say what was written and how far each graph is from the training model at worst."""
     certificate = done.certificate
@@ -226,8 +209,9 @@ def command(
         bool, typer.Option("--overwrite", help="Replace an earlier bundle.")
     ] = ExportConfig.overwrite,
     precisions: Annotated[
-        str, typer.Option(help="What it is certified for, by commas; fp32 is always one.")
-    ] = ",".join(PRECISIONS),
+        str | None,
+        typer.Option(help="What it is certified for, by commas; else all that run here."),
+    ] = None,
     parity_exams: Annotated[
         int, typer.Option(help="Exams of the certificate.")
     ] = ExportConfig.parity_exams,
@@ -254,6 +238,8 @@ def command(
     console = Console(stderr=True)
     stages = Stages(console)
     try:
+        if precisions is None:
+            options["precisions"] = comparable(stages)
         config = config_of(options)
         done = main(config, stages)
         if config.record is not None:
@@ -270,6 +256,14 @@ def disagrees(error: Exception) -> bool:
     """Whether an error says that something computes other answers than the training model."""
     mismatch = getattr(error, "code", "") == "golden_mismatch"
     return mismatch or isinstance(error, ParityError | QuantizationError)
+
+
+def comparable(stages: Stages) -> str:
+    """Return all precisions that something here runs, by commas; say which are left out."""
+    absent = incomparable()
+    for one, why in absent.items():
+        stages.say(f"{one} is left out, and the bundle will not be run in it: found here {why}.")
+    return ",".join(one for one in PRECISIONS if one not in absent)
 
 
 def config_of(options: dict[str, object]) -> ExportConfig:

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from export import build_engine
 from export.golden import structured_exams
-from export.settings import ExportConfig
+from export.runtimes import incomparable
+from export.settings import PRECISIONS, ExportConfig
 from export.stages import Stages
 from mammoclip_sdk.bundle import (
     PREPROCESSING_VERSION,
@@ -83,6 +84,10 @@ COMPLETE = {
 }
 
 
+HERE = tuple(one for one in PRECISIONS if one not in incomparable())
+"""The precisions that this machine can export in."""
+
+
 def write_checkpoint(folder, **changes):
     torch.manual_seed(0)
     adapter = AdapterConfig(
@@ -127,6 +132,7 @@ def everything(base):
         name="test",
         version="1.2",
         release=3,
+        precisions=HERE,
     )
     stages = Stages(Console(quiet=True))
     return build_engine.main(config, stages), config, stages

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -419,3 +420,11 @@ def test_what_was_not_judged_is_counted_beside_what_passed() -> None:
     page = to_html(replace(CERTIFICATE, comparisons=(one,)))
     assert f"<td>{one.verdict}</td>" in page
     assert CERTIFICATE.comparisons[0].verdict == "passed"
+
+
+def test_the_documents_table_of_limits_is_the_one_that_judges() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text("utf-8")
+    for precision, limits in LIMITS.items():
+        (row,) = re.findall(rf"^\| (?:\w+, )?{precision}(?:, \w+)? \| (.+) \|$", page, re.MULTILINE)
+        told = {float(number) for number in re.findall(r"(?<![\w.])0\.\d+", row)}
+        assert told == {limit for limit in limits.values() if limit}

@@ -14,7 +14,9 @@ from conftest import tiny_files, tiny_manifest
 
 pytest.importorskip("torch")
 
-from export import build_engine, manifest
+from small_checkpoint import invoke
+
+from export import build_engine, manifest, runtimes
 from export.errors import ExportError
 from export.place import check_place
 from export.settings import ExportConfig
@@ -144,12 +146,46 @@ def test_the_record_stays_out_of_what_the_bundle_keeps_of_the_settings(tmp_path:
 # Precisions
 
 
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that has no bfloat16, as most workstations'."""
+
+    class Core:
+        def get_property(self, device: str, name: str) -> list[str]:
+            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(runtimes.openvino, "load", lambda: SimpleNamespace(Core=Core))
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_a_precision_that_nothing_here_runs_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        build_engine.main(settings(tmp_path / "new"))
+    assert caught.value.found == "bf16, for which there is here a CPU that runs fp32, int8"
+    assert "--precisions" in caught.value.remedy
+    runtimes.require_runtimes(settings(tmp_path / "new", precisions=("fp32", "int8")))
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_who_asks_for_no_precisions_gets_those_that_run_here_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+    monkeypatch.setattr(build_engine, "main", lambda config, stages: asked.append(config))
+    monkeypatch.setattr(build_engine, "summary", lambda *_: "")
+    code, said = invoke("--checkpoint", tmp_path, "--out", tmp_path / "new")
+    assert code == 0
+    assert [config.precisions for config in asked] == [("fp32", "fp16", "int8")]
+    assert "bf16 is left out, and the bundle will not be run in it" in said
+
+
 def test_a_precision_that_nothing_here_ran_is_not_certified() -> None:
     made = replace(
         certificate(), absent=(Absence(device="cuda", precision="fp16", reason="no GPU"),)
     )
-    build_engine.require_compared(made, ("fp32", "bf16"))
+    runtimes.require_compared(made, ("fp32", "bf16"))
     with pytest.raises(ParityError) as caught:
-        build_engine.require_compared(made, ("fp32", "fp16", "bf16"))
+        runtimes.require_compared(made, ("fp32", "fp16", "bf16"))
     assert "found no runtime here that runs fp16 (cuda in fp16: no GPU)" in str(caught.value)
     assert "leave it out with --precisions" in str(caught.value)

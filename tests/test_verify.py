@@ -6,32 +6,19 @@ import pytest
 import torch
 from conftest import tiny_files, tiny_graph, tiny_manifest
 from onnx import numpy_helper
+from small_checkpoint import PREPROCESSING
 from tiny_graphs import exams as tiny_exams
 from tiny_graphs import many_bundle
 
 from export import verify as gate
 from export.exams import COUNT, extremes, parity_exams, phantoms
 from export.verify import ParityError, answered, verify
-from mammoclip_sdk.bundle import PREPROCESSING_VERSION, Preprocessing
 from mammoclip_sdk.errors import RuntimeNotInstalledError
 from mammoclip_sdk.parity.comparison import Answers, compare
 from mammoclip_sdk.sessions import open_session
 from training.phantom import PhantomSettings, make_exam
 
 SIZE = (48, 32)
-PREPROCESSING = Preprocessing(
-    version=PREPROCESSING_VERSION,
-    height=SIZE[0],
-    width=SIZE[1],
-    voi="header_window",
-    percentiles=None,
-    segmentation_threshold=0.05,
-    crop_margin=0.02,
-    background="zero",
-    geometry="letterbox",
-    resampling="area",
-    jpeg2000_reduction=0,
-)
 
 
 @pytest.fixture(scope="module")

@@ -42,15 +42,7 @@ def open_session(bundle: Bundle, *, precision: str, threads: int | None) -> Open
     runtime = load()
     core = runtime.Core()
     version = f"openvino {runtime.__version__.partition('-')[0]} CPU"
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if _NEEDS[precision] not in capabilities:
-        able = [name for name, need in _NEEDS.items() if need in capabilities]
-        raise DeviceError(
-            f"precision {precision!r} on device 'openvino'",
-            found=f"a CPU that runs {', '.join(able)}",
-            expected=f"one that has {_NEEDS[precision]}",
-            remedy="Ask for one of its precisions, or for another device.",
-        )
+    _require_capability(core, precision)
     graph = graph_of(bundle, precision)
     data = require_whole(bundle, graph)
     wanted = _COMPUTES_IN[precision]
@@ -69,6 +61,31 @@ def open_session(bundle: Bundle, *, precision: str, threads: int | None) -> Open
         )
     check_signature(bundle, graph, _tensors(compiled.inputs), _tensors(compiled.outputs))
     return OpenVinoSession(compiled, graph, precision, version)
+
+
+def require(precision: str) -> None:
+    """Refuse a precision that no graph could be run in here; no graph is needed to say so.
+
+    Raises
+    ------
+    RuntimeNotInstalledError
+        OpenVINO is not installed, or does not load.
+    DeviceError
+        This processor does not compute in it.
+    """
+    _require_capability(load().Core(), precision)
+
+
+def _require_capability(core: Any, precision: str) -> None:
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _NEEDS[precision] not in capabilities:
+        able = [name for name, need in _NEEDS.items() if need in capabilities]
+        raise DeviceError(
+            f"precision {precision!r} on device 'openvino'",
+            found=f"a CPU that runs {', '.join(able)}",
+            expected=f"one that has {_NEEDS[precision]}",
+            remedy="Ask for one of its precisions, or for another device.",
+        )
 
 
 def _settings(computes_in: str, threads: int | None) -> dict[str, Any]:
