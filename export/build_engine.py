@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,7 @@ from mammoclip_sdk.parity.certificate import (
     require_certificate,
 )
 from mammoclip_sdk.parity.exams import write_exams
+from mammoclip_sdk.parity.signing import signature_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,17 @@ def main(config: ExportConfig, stages: Stages | None = None) -> Exported:
     del encoder  # a copy of the weights, and the next stages need the memory
     if "int8" in config.precisions:
         graphs = with_int8(graphs, calibration[1:], answers.findings, stages)
-    certificate, made, files = certified(config, answers, graphs, stages)
+    bundle, certificate = certified(config, answers, graphs, stages)
     with stages("write"):
-        write_bundle(config.out, made, files, overwrite=config.overwrite, signer=signer)
-    sizes = {name: len(data) for name, data in files.items()}
+        signature = None if signer is None else signature_of(bundle, signer)
+        write_bundle(
+            config.out,
+            bundle.manifest,
+            bundle.files,
+            overwrite=config.overwrite,
+            signature=signature,
+        )
+    sizes = {name: len(data) for name, data in bundle.files.items()}
     return Exported(certificate=certificate, engines=build_engines(config, stages), files=sizes)
 
 
@@ -129,8 +137,8 @@ def calibration_exams(config: ExportConfig, answers: Answers, stages: Stages) ->
 
 def certified(
     config: ExportConfig, answers: Answers, graphs: Graphs, stages: Stages
-) -> tuple[Certificate, Manifest, dict[str, bytes]]:
-    """Compare the graphs with the training model, and attach what came of it.
+) -> tuple[Bundle, Certificate]:
+    """Compare the graphs with the training model; return the bundle with what came of it.
 
     Raises
     ------
@@ -140,22 +148,24 @@ def certified(
     made = manifest.make_manifest(config, answers, graphs)
     files = {**graphs.files, manifest.GOLDEN: answers.golden}
     made = manifest.attached(made, files, "parity_exams", write_exams(answers.parity))
-    draft = Bundle(
-        manifest=made,
-        sha256=sha256(manifest_to_json(made).encode()),
-        files=files,
-        path=str(config.out),
-    )
     with stages("compare") as progress:
-        certificate = verify(draft, progress)
+        certificate = verify(in_memory(config, made, files), progress)
     require_compared(certificate, config.precisions)
     made = manifest.attached(made, files, "certificate", certificate_to_json(certificate))
-    made = manifest.attached(made, files, "certificate_page", certificate_page.to_html(certificate))
+    page = certificate_page.to_html(certificate, made)
+    made = manifest.attached(made, files, "certificate_page", page)
     made = manifest.attached(made, files, "model_card", model_card.page(made))
     parts = sbom.to_json(made, tools=manifest.tool_versions())  # the card is one of them
     made = manifest.attached(made, files, "sbom", parts)
-    require_certificate(replace(draft, manifest=made, files=files))
-    return certificate, made, files
+    bundle = in_memory(config, made, files)
+    require_certificate(bundle)
+    return bundle, certificate
+
+
+def in_memory(config: ExportConfig, made: Manifest, files: dict[str, bytes]) -> Bundle:
+    """Return a bundle as it would be read once it were written."""
+    digest = sha256(manifest_to_json(made).encode())
+    return Bundle(manifest=made, sha256=digest, files=files, path=str(config.out))
 
 
 def summary(config: ExportConfig, done: Exported) -> str:

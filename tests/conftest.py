@@ -198,6 +198,12 @@ def tiny_bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    """The same, as it is read."""
+    return read_bundle(tiny_bundle)
+
+
+@pytest.fixture
 def exam(tmp_path: Path) -> Path:
     """The folder of a plain exam: IM1 to IM4, in the order of `VIEWS`."""
     exams.write_exam(tmp_path / "exam", exams.PLAIN)

@@ -1,7 +1,7 @@
 """A TensorRT and a CUDA runtime of a few lines: they fail on command, and compute the tiny graph.
 
 Memory of the fake GPU is memory of this process, so that addresses, copies and what was left from
-the run before are as real as on a GPU. `test_engines` holds the fake's names to the real ones.
+the run before are as real as on a GPU. `test_fake_tensorrt` holds its names to the real ones.
 """
 
 from __future__ import annotations
@@ -143,13 +143,15 @@ class FakeTensorRT(ModuleType):
         What a function answers instead, by its name; it logs an error as it does so.
     writes
         Whether a run writes its output.
+    built_on
+        The GPU that was current when the last engine was built.
     OWN
         Names that are the fake's alone.
     """
 
     OWN = frozenset(
         ("rtx", "fails", "writes", "builds", "kernels_given", "timing_given", "config", "runs",
-         "addresses", "logger", "cleared", "target")
+         "addresses", "logger", "cleared", "target", "built_on")
     )  # fmt: skip
 
     def __init__(self, name: str, version: str) -> None:
@@ -159,6 +161,7 @@ class FakeTensorRT(ModuleType):
         self.fails: dict[str, Any] = {}
         self.writes = True
         self.builds = 0
+        self.built_on: int | None = None
         self.kernels_given: bytes | None = None
         self.timing_given: bytes | None = None
         self.config: SimpleNamespace | None = None
@@ -244,6 +247,7 @@ class FakeTensorRT(ModuleType):
 
     def _build(self, network: Any, config: Any) -> bytes:
         self.builds += 1
+        self.built_on = sys.modules["cuda.bindings.runtime"].current
         self.logger.log(Severity.INFO, "Engine generation completed")
         return json.dumps({"fake": self.builds, "shapes": config.shapes}).encode()
 

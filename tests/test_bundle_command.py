@@ -12,13 +12,13 @@ from command import refused, run
 from conftest import FakeSession, KeyPair, make_keys, tiny_embedding, tiny_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from signed import sign, signature
 from tiny_graphs import many_bundle
 from typer.testing import Result
 
 from mammoclip_sdk import sessions
 from mammoclip_sdk.bundle import read_bundle, write_bundle
 from mammoclip_sdk.bundle.signature import load_signer
-from mammoclip_sdk.bundle.trusted import sign_bundle
 
 
 def test_verify_closes_its_session(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,15 +130,14 @@ def test_a_whole_run_says_that_every_runtime_agrees(tmp_path: Path) -> None:
 
 @pytest.fixture
 def signed(tiny_bundle: Path, keys: KeyPair) -> Path:
-    sign_bundle(tiny_bundle, load_signer(keys.private))
-    return tiny_bundle
+    return sign(tiny_bundle, keys)
 
 
 def older(bundle: Path, path: Path, keys: KeyPair) -> Path:
     """The release before, signed as well."""
     newer = read_bundle(bundle)
     manifest = replace(newer.manifest, release=newer.manifest.release - 1, version="1.2.2")
-    write_bundle(path, manifest, newer.files, signer=load_signer(keys.private))
+    write_bundle(path, manifest, newer.files, signature=signature(manifest, keys))
     return path
 
 
@@ -173,7 +172,7 @@ def test_a_bundle_that_no_trusted_key_signed_is_refused(
         return run("bundle", command, tiny_bundle, "--trust", trusted)
 
     refused(start(keys.public), "BundleSignatureError", "no manifest.sig", "[unsigned]")
-    sign_bundle(tiny_bundle, load_signer(keys.private))
+    sign(tiny_bundle, keys)
     stranger = make_keys(tmp_path, "stranger")
     refused(start(stranger.public), "BundleSignatureError", "[untrusted_key]")
     refused(start(tmp_path / "absent.pem"), "BundleSignatureError", "[trust_key]")

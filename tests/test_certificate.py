@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import tiny_files, tiny_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,13 @@ from mammoclip_sdk.parity.certificate import (
     certificate_to_json,
 )
 from mammoclip_sdk.parity.certificate_page import to_html
+
+MANIFEST = tiny_manifest(tiny_files())
+
+
+def page_of(certificate: Certificate, **changes: Any) -> str:
+    """The page of a certificate that a bundle carries, its manifest the tiny one or changed."""
+    return to_html(certificate, replace(MANIFEST, **changes))
 
 
 def interval(estimate: float, lower: float, upper: float) -> Interval:
@@ -305,7 +313,7 @@ def test_what_is_written_is_read_back(certificate: Certificate) -> None:
 @given(CERTIFICATES)
 @settings(max_examples=25, deadline=None)
 def test_every_certificate_makes_a_page_that_stands_alone(certificate: Certificate) -> None:
-    page = to_html(certificate)
+    page = page_of(certificate)
     assert not re.search(r"<script|<link|<img|<iframe|@import|url\(|\bsrc=|\bhref=", page)
     assert page.encode().startswith(b"<!DOCTYPE html>")  # UTF-8 can hold it
 
@@ -357,22 +365,22 @@ def test_a_gate_cannot_pass_with_what_is_no_number() -> None:
 
 
 def test_the_page_says_what_failed_and_where_and_what_was_not_here() -> None:
-    page = to_html(FAILED)
+    page = page_of(FAILED)
     assert ">Not every runtime that was here agrees within its limits<" in page
     assert "Not compared, in one precision or more: cuda." in page
     assert "<li>onnxruntime 1.32.0 CPUExecutionProvider, int8: difference of a probability" in page
     assert "1 of 4 gates failed" in page
     assert "passed, " not in page
     assert "<th>cuda, fp16</th><td>no CUDA</td>" in page
-    assert ">Every runtime that was here agrees within its limits<" in to_html(CERTIFICATE)
+    assert ">Every runtime that was here agrees within its limits<" in page_of(CERTIFICATE)
     left_out = Absence(device="cpu", precision="fp16", reason=NOT_ASKED)
     narrowed = replace(CERTIFICATE, absent=(left_out,))
     assert (narrowed.narrowed, CERTIFICATE.narrowed) == (True, False)
-    assert ">Every runtime that was asked for agrees within its limits<" in to_html(narrowed)
-    assert "with the bundle" in to_html(CERTIFICATE)
+    assert ">Every runtime that was asked for agrees within its limits<" in page_of(narrowed)
+    assert "with the bundle" in page_of(CERTIFICATE)
     issued = replace(CERTIFICATE, issued_at="2026-11-24T12:00:00+00:00", bundle_sha256="c" * 64)
-    assert "2026-11-24T12:00:00+00:00" in to_html(issued)
-    assert "c" * 64 in to_html(issued)
+    assert "2026-11-24T12:00:00+00:00" in page_of(issued)
+    assert "c" * 64 in page_of(issued)
 
 
 def test_the_page_escapes_every_text_that_comes_from_elsewhere() -> None:
@@ -396,7 +404,7 @@ def test_the_page_escapes_every_text_that_comes_from_elsewhere() -> None:
     one = replace(
         comparison("int8", agreement), runtime=evil, device=evil, hardware=evil, graph=evil
     )
-    page = to_html(
+    page = page_of(
         replace(
             CERTIFICATE,
             bundle=evil,
@@ -408,16 +416,26 @@ def test_the_page_escapes_every_text_that_comes_from_elsewhere() -> None:
             exams_sha256=evil,
             comparisons=(one,),
             absent=(Absence(device=evil, precision=evil, reason=evil),),
-        )
+        ),
+        intended_use=evil,
     )
     assert "<b onload" not in page
-    assert page.count("&lt;b onload") >= 20
+    assert page.count("&lt;b onload") >= 21
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_the_page_says_first_what_the_bundle_may_be_used_for(forbidden: bool) -> None:
+    page = page_of(CERTIFICATE, intended_use="Only this.", not_for_clinical_use=forbidden)
+    warning = "<strong>Not for clinical use.</strong> " if forbidden else ""
+    note = f'<main><p class="use" role="note">{warning}Only this.</p>'
+    assert f"{note}<h1>Parity certificate</h1>" in page
+    assert page.lower().count("not for clinical use") == 2 * forbidden  # and on every sheet
 
 
 def test_what_was_not_judged_is_counted_beside_what_passed() -> None:
     one = comparison("int8", with_finding(auc=None))
     assert one.verdict == f"passed, 1 of {len(one.gates)} gates not judged"
-    page = to_html(replace(CERTIFICATE, comparisons=(one,)))
+    page = page_of(replace(CERTIFICATE, comparisons=(one,)))
     assert f"<td>{one.verdict}</td>" in page
     assert CERTIFICATE.comparisons[0].verdict == "passed"
 

@@ -80,6 +80,8 @@ def of_precision(precision: str) -> tuple[Comparison, ...]:
         ),
         (first(graph_sha256="0" * 64), "a graph that the bundle does not have"),
         (measured(findings=()), "other findings than those of the bundle"),
+        (measured(batch_sizes=(8,)), "fp32: no batch of 3 exams"),
+        (measured(batch_sizes=(2,)), "fp32: no batch of 3 and of 8 exams"),
         (measured(unusable=-1), "-1 unusable exams"),
         (golden(limit=1e9), "no judgement of the golden exams by the bundle's tolerance, 0.0001"),
         (golden(quantity="golden_probability"), "no judgement of the golden exams"),

@@ -1,14 +1,12 @@
-"""Building engines: TensorRT for RTX in earnest, without a GPU; every failure in words."""
+"""Building engines by TensorRT for RTX in earnest, without a GPU; and running them on one."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import fake_tensorrt
@@ -16,13 +14,13 @@ import numpy as np
 import onnx
 import pytest
 from conftest import HEIGHT, SIZE, WIDTH, tiny_graph
-from fake_tensorrt import FakeCuda, FakeTensorRT, Status
+from fake_tensorrt import FakeCuda
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
+from tensorrt_here import GPU, RTX, needs_rtx, no_gpu
 
 from mammoclip_sdk import engines
-from mammoclip_sdk.bundle import Bundle, Graph, Tensor, read_bundle, sha256
-from mammoclip_sdk.engines import cuda as gpus
+from mammoclip_sdk.bundle import Bundle, Graph, Tensor, sha256
 from mammoclip_sdk.engines import flavour as flavours
 from mammoclip_sdk.errors import (
     BundleFormatError,
@@ -33,21 +31,6 @@ from mammoclip_sdk.errors import (
 )
 from mammoclip_sdk.golden import require_golden
 from mammoclip_sdk.sessions import CheckedSession, trt
-
-try:
-    RTX = flavours.load("tensorrt_rtx")
-except RuntimeNotInstalledError as error:
-    RTX, WITHOUT_RTX = None, f"tensorrt-rtx does not load: {error.found}"
-else:
-    WITHOUT_RTX = ""
-GPU = gpus.find_gpu()
-needs_rtx = pytest.mark.skipif(RTX is None, reason=WITHOUT_RTX)
-no_gpu = pytest.mark.skipif(GPU is not None, reason="says what happens without a GPU")
-
-
-@pytest.fixture
-def bundle(tiny_bundle: Path) -> Bundle:
-    return read_bundle(tiny_bundle)
 
 
 def with_graph(bundle: Bundle, data: bytes, precision: str = "fp32", **changes: Any) -> Bundle:
@@ -88,9 +71,6 @@ def attention_graph() -> bytes:
     )
     opset = [helper.make_opsetid("", 23)]
     return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
-
-
-# -- TensorRT for RTX, in earnest -----------------------------------------------------------------
 
 
 @needs_rtx
@@ -294,242 +274,6 @@ def vit_b_16() -> dict[str, Any]:
             "context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1,
         },
     }  # fmt: skip
-
-
-# -- failures of both flavours --------------------------------------------------------------------
-
-
-@pytest.fixture(params=[("tensorrt", "11.4.0.106"), ("tensorrt_rtx", "1.7.1.116")])
-def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    module = FakeTensorRT(*request.param)
-    fake_tensorrt.install(monkeypatch, module, cuda=FakeCuda())
-    return module
-
-
-FAILURES = [
-    ("create_network", None),
-    ("create_builder_config", None),
-    ("parse", False),
-    ("set_shape", RuntimeError("Shape provided for max is inconsistent")),
-    ("set_shape", TypeError("set_shape(): incompatible function arguments. \n 1. (self")),
-    ("add_optimization_profile", -1),
-    ("build_serialized_network", None),
-    ("build_serialized_network", MemoryError("std::bad_alloc")),
-]
-
-
-@pytest.mark.parametrize(("function", "answer"), FAILURES)
-def test_none_false_and_minus_one_are_errors_with_the_log(
-    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path, function: str, answer: object
-) -> None:
-    fake.fails[function] = answer
-    with pytest.raises(EngineError, match=f"{function} went wrong: error code 4") as caught:
-        engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
-    assert caught.value.subject == f"{fake.__name__} {fake.__version__}"
-    assert [*tmp_path.glob("*.*")] == []
-
-
-def test_timings_that_tensorrt_does_not_give_are_an_error(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    full = FakeTensorRT("tensorrt", "11.4.0.106")
-    fake_tensorrt.install(monkeypatch, full, cuda=FakeCuda())
-    full.fails["get_timing_cache"] = None
-    with pytest.raises(EngineError, match=r"not give its timing cache \(it answered None\)"):
-        engines.build(bundle, flavour="tensorrt", precision="fp32", engines=tmp_path)
-
-
-@pytest.mark.parametrize("batch", [3_000_000_000, 10**20])
-@needs_rtx
-def test_more_exams_than_rtx_can_count_are_an_error_of_one_line(
-    bundle: Bundle, tmp_path: Path, batch: int
-) -> None:
-    with pytest.raises(EngineError, match=f"did not take batches of up to {batch} ") as caught:
-        engines.build(
-            bundle, flavour="tensorrt_rtx", precision="fp32", engines=tmp_path, max_batch=batch
-        )
-    assert "\n" not in str(caught.value)
-
-
-def test_what_was_said_before_is_not_in_the_error(
-    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path
-) -> None:
-    fake.fails["parse"] = False
-    with pytest.raises(EngineError):
-        engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
-    fake.fails = {"create_builder_config": None}
-    with pytest.raises(EngineError) as caught:
-        engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
-    assert "parse went wrong" not in caught.value.found
-
-
-def test_tf32_is_off_and_full_tensorrt_takes_its_timings_again(
-    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path
-) -> None:
-    engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path)
-    assert fake.config.cleared == ["TF32"]
-    assert fake.timing_given == (None if fake.rtx else b"")
-    engines.build(bundle, flavour=fake.__name__, precision="fp32", engines=tmp_path, level=5)
-    assert fake.config.builder_optimization_level == 5
-    assert fake.timing_given == (None if fake.rtx else b"timings")
-
-
-def test_full_tensorrt_needs_a_gpu_to_build(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = FakeTensorRT("tensorrt", "11.4.0.106")
-    fake_tensorrt.install(monkeypatch, full, cuda=None)
-    with pytest.raises(DeviceError) as caught:
-        engines.build(bundle, flavour="tensorrt", precision="fp32", engines=tmp_path)
-    assert (caught.value.code, full.builds) == ("no_gpu", 0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"max_batch": 0}, "batches of 1, 1 and 0"),
-        ({"max_batch": 4, "optimum_batch": 5}, "batches of 1, 5 and 4"),
-        ({"level": 6}, "level 6"),
-        ({"level": -1}, "level -1"),
-        ({"precision": "fp16"}, "graphs in fp32"),
-        ({"precision": "bf16"}, "no precision that engines are built in; expected one of fp16"),
-        ({"precision": "int8"}, "no precision that engines are built in; expected one of fp16"),
-        ({"flavour": "trt"}, "no such flavour"),
-        ({"target": "sm99"}, "no target of"),
-        ({"target": "none"}, "no target of"),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused_before_anything_is_built(
-    bundle: Bundle, fake: FakeTensorRT, tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
-    asked = {"flavour": fake.__name__, "precision": "fp32", **settings}
-    with pytest.raises(DeviceError, match=words):
-        engines.build(bundle, engines=tmp_path, **asked)
-    assert fake.builds == 0
-
-
-# -- what is installed ----------------------------------------------------------------------------
-
-
-def test_full_tensorrt_that_is_absent_names_nvidias_index_and_the_other_flavour(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fake_tensorrt.install(monkeypatch, cuda=None)
-    with pytest.raises(RuntimeNotInstalledError) as caught:
-        flavours.load("tensorrt")
-    assert "NVIDIA's own package index" in caught.value.remedy
-    assert "--flavour tensorrt_rtx" in caught.value.remedy
-    assert "://" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "modules"),
-    [("tensorrt", ["tensorrt"]), ("tensorrt_rtx", ["tensorrt_rtx", "tensorrt_rtx_bindings"])],
-)
-def test_a_package_without_its_libraries_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, modules: list[str]
-) -> None:
-    for module in modules:
-        reason = "libnvinfer.so.11: cannot open shared object file"
-        (tmp_path / f"{module}.py").write_text(f"raise ImportError({reason!r})")
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert importlib.util.find_spec(name) is not None
-    with pytest.raises(RuntimeNotInstalledError, match="cannot open shared object file"):
-        flavours.load(name)
-
-
-@pytest.mark.parametrize(("version", "fits"), [("10.13.3.9", False), ("10.14.1.48", True)])
-def test_a_flavour_that_is_too_old_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, version: str, fits: bool
-) -> None:
-    fake_tensorrt.install(monkeypatch, FakeTensorRT("tensorrt", version), cuda=None)
-    if fits:
-        assert flavours.load("tensorrt").version == version
-        return
-    with pytest.raises(RuntimeNotInstalledError, match=f"found version {version}"):
-        flavours.load("tensorrt")
-
-
-def test_the_bindings_alone_are_rtx_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    bindings = FakeTensorRT("tensorrt_rtx_bindings", "1.7.1.116")
-    fake_tensorrt.install(monkeypatch, bindings, cuda=None)
-    assert flavours.load("tensorrt_rtx").module is bindings
-
-
-# -- the GPU --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("function", "status"),
-    [
-        ("cudaGetDeviceCount", Status.cudaErrorNoDevice),
-        ("cudaGetDeviceCount", Status.cudaErrorInsufficientDriver),
-        ("cudaGetDeviceProperties", Status.cudaErrorIllegalAddress),
-    ],
-)
-def test_without_a_usable_gpu_the_reason_is_cudas(
-    monkeypatch: pytest.MonkeyPatch, function: str, status: Status
-) -> None:
-    fake_tensorrt.install(monkeypatch, cuda=FakeCuda(fails={function: status}))
-    with pytest.raises(DeviceError, match=status.name) as caught:
-        gpus.current_gpu()
-    assert caught.value.code == "no_gpu"
-    assert gpus.find_gpu() is None
-
-
-def test_the_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_tensorrt.install(monkeypatch, cuda=FakeCuda(capability=(12, 0), driver="590.10"))
-    assert gpus.current_gpu() == gpus.Gpu(
-        name="NVIDIA RTX A2000", compute_capability="12.0", driver="590.10"
-    )
-
-
-def test_without_cuda_bindings_the_remedy_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    with pytest.raises(RuntimeNotInstalledError, match="cuda-bindings"):
-        gpus.current_gpu()
-
-
-# -- the fakes ------------------------------------------------------------------------------------
-
-
-@needs_rtx
-def test_the_fake_tensorrt_has_no_name_that_the_real_one_lacks() -> None:
-    real: ModuleType = RTX.module
-    fake = FakeTensorRT("tensorrt_rtx", RTX.version)
-    builder = fake.Builder(fake.ILogger())
-    config = builder.create_builder_config()
-    engine = fake._engine(b"")
-    runtime_config = fake._runtime_config()
-    pairs = [
-        (fake, real),
-        (builder, real.Builder),
-        (config, real.IBuilderConfig),
-        (builder.create_network(1), real.INetworkDefinition),
-        (fake.OnnxParser(None, None), real.OnnxParser),
-        (fake.Runtime(fake.logger), real.Runtime),
-        (engine, real.ICudaEngine),
-        (engine.create_execution_context(), real.IExecutionContext),
-        (runtime_config, real.IRuntimeConfig),
-        (runtime_config.create_runtime_cache(), real.IRuntimeCache),
-    ]
-    for imitation, model in pairs:
-        names = {name for name in vars(imitation) if not name.startswith("_")} - FakeTensorRT.OWN
-        assert {name for name in names if not hasattr(model, name)} == set()
-
-
-def test_the_fake_cuda_has_no_function_that_the_real_one_lacks() -> None:
-    real = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    functions = {name for name in dir(FakeCuda) if name.startswith("cuda")}
-    assert {name for name in functions if not hasattr(real, name)} == set()
-    assert {status.name: int(status) for status in Status} == {
-        status.name: int(getattr(real.cudaError_t, status.name)) for status in Status
-    }
-    assert int(real.cudaMemcpyKind.cudaMemcpyDefault) == FakeCuda.cudaMemcpyKind.cudaMemcpyDefault
-
-
-# -- on a GPU -------------------------------------------------------------------------------------
 
 
 @pytest.mark.gpu

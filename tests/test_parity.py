@@ -118,12 +118,12 @@ def ran(session: Session, given: ParityExams = EXAMS) -> Any:
     return measure(many_bundle(given), given, session)
 
 
-def test_every_exam_is_run_alone_and_the_first_ones_in_one_batch() -> None:
+def test_every_exam_is_run_alone_and_the_first_ones_in_batches() -> None:
     session = FakeSession()
     found = ran(session)
-    assert session.batches == (1,) * 20 + (8,) + (1, 1)  # and the golden exams
+    assert session.batches == (1,) * 20 + (3, 8) + (1, 1)  # and the golden exams
     assert found.agreement.exams == 20
-    assert found.agreement.batch_sizes == (8,)
+    assert found.agreement.batch_sizes == (3, 8)
     assert {gate.verdict for gate in found.gates} == {"passed"}
     assert found.gates[-1].quantity == "golden_logit"
     assert (found.runtime, found.device, found.precision) == ("fake 1.0 NumPy", "cpu", "fp32")
@@ -226,6 +226,19 @@ def test_a_little_error_in_one_exam_fails_and_names_it() -> None:
     found = failed(spoilt(7, nudge, alone=False))
     assert found.keys() == {"batch_logit"}
     assert found["batch_logit"].startswith("exam 7, malignancy, ")
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_an_answer_that_is_wrong_in_batches_of_one_size_fails(size: int) -> None:
+    def compute(views: np.ndarray) -> np.ndarray:
+        embedding = tiny_embedding(views)
+        if len(views) == size:
+            embedding[2] = embedding[1]
+        return embedding
+
+    found = failed(FakeSession(compute))
+    assert found.keys() == {"batch_logit"}
+    assert f"in a batch of {size}; alone" in found["batch_logit"]
 
 
 def test_other_golden_answers_fail_a_gate_of_their_own() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -132,7 +131,7 @@ def test_exams_that_wait_for_a_thread_are_dropped_when_the_caller_stops(
         return prepare(views, *settings, **options)
 
     monkeypatch.setattr(predictor, "prepare", slow)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr("mammoclip_sdk.predictor.stream.cores", lambda: 1)
     cancel = Future.cancel
     asked: list[bool] = []
 

@@ -14,11 +14,11 @@ from typing import IO
 
 import pytest
 from conftest import FakeSession, KeyPair, make_keys, tiny_embedding, tiny_files, tiny_manifest
+from signed import signature
 
 from mammoclip_sdk import Predictor
 from mammoclip_sdk.bundle import Trust, read_bundle, releases, write_bundle
 from mammoclip_sdk.bundle.releases import COMMAND, USE, Release
-from mammoclip_sdk.bundle.signature import load_signer
 from mammoclip_sdk.bundle.trusted import accept_release
 from mammoclip_sdk.errors import BundleReleaseError, BundleSignatureError, InferenceError
 
@@ -33,10 +33,10 @@ def write(tmp_path: Path, keys: KeyPair) -> Write:
         files = tiny_files()
         changes = {"release": release, "version": f"{release}.0", "name": name}
         path = tmp_path / f"{name}-{release}-{pair.public.stem}"
-        signer = load_signer(pair.private)
+        manifest = replace(tiny_manifest(files), **changes)
         if path.exists():
             return path
-        write_bundle(path, replace(tiny_manifest(files), **changes), files, signer=signer)
+        write_bundle(path, manifest, files, signature=signature(manifest, pair))
         return path
 
     return written
@@ -127,7 +127,7 @@ def test_two_bundles_of_one_release_number_are_each_recorded_once(
 ) -> None:
     other = tmp_path / "other"
     files, manifest = tiny_files(), replace(tiny_manifest(tiny_files()), release=5)
-    write_bundle(other, manifest, files, signer=load_signer(keys.private))
+    write_bundle(other, manifest, files, signature=signature(manifest, keys))
     for _ in range(3):
         use(write(5), trust)
         use(other, trust)
@@ -234,6 +234,7 @@ def test_a_damaged_record_is_an_error_and_stays_as_it_is(
         with pytest.raises(BundleReleaseError, match="backup") as caught:
             action()
         assert (caught.value.code, caught.value.subject) == ("releases_damaged", str(record))
+        assert f"bundle accept BUNDLE --trust KEY --accepted {record}." in caught.value.remedy
     assert record.read_bytes() == content
 
 

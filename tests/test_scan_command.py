@@ -14,10 +14,9 @@ import pydicom
 import pytest
 from command import COMMAND, refused, run
 from conftest import KeyPair
+from signed import sign
 
 from mammoclip_sdk.bundle import read_bundle, write_bundle
-from mammoclip_sdk.bundle.signature import load_signer
-from mammoclip_sdk.bundle.trusted import sign_bundle
 from mammoclip_sdk.exam import Acceptance
 
 
@@ -127,7 +126,7 @@ def test_scan_asks_the_bundle_what_is_an_exam(tiny_bundle: Path, tmp_path: Path)
 def test_scan_trusts_as_predict_does(tiny_bundle: Path, studies: Path, keys: KeyPair) -> None:
     scan = ["scan", studies, "--bundle", tiny_bundle, "--trust", keys.public]
     refused(run(*scan), "BundleSignatureError", "no manifest.sig", "[unsigned]")
-    sign_bundle(tiny_bundle, load_signer(keys.private))
+    sign(tiny_bundle, keys)
     assert run(*scan).exit_code == 0
     for options in (["--trust", keys.public], ["--bundle", tiny_bundle, "--accepted", "a.json"]):
         result = run("scan", studies, *options)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KeyPair, make_keys, tiny_files, tiny_manifest
+from certified import certificate, certified, uncertified, write_certified
+from conftest import KeyPair, make_keys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from signed import sign
 
 from mammoclip_sdk.bundle import (
+    Bundle,
     Trust,
     manifest_to_json,
     read_bundle,
@@ -26,8 +29,14 @@ from mammoclip_sdk.bundle import (
     write_bundle,
 )
 from mammoclip_sdk.bundle.signature import PASSWORD, load_signer
-from mammoclip_sdk.bundle.trusted import require_trusted, sign_bundle
-from mammoclip_sdk.errors import BundleError, BundleIntegrityError, BundleSignatureError
+from mammoclip_sdk.bundle.trusted import require_trusted
+from mammoclip_sdk.errors import (
+    BundleCertificateError,
+    BundleError,
+    BundleIntegrityError,
+    BundleSignatureError,
+)
+from mammoclip_sdk.parity.signing import sign_bundle, signature_of
 
 OPENSSL = shutil.which("openssl")
 
@@ -35,9 +44,23 @@ OPENSSL = shutil.which("openssl")
 @pytest.fixture
 def signed(tmp_path: Path, keys: KeyPair) -> Path:
     """A bundle that the vendor has signed."""
-    path, files = tmp_path / "signed", tiny_files()
-    write_bundle(path, tiny_manifest(files), files, signer=load_signer(keys.private))
+    path = write_certified(tmp_path / "signed")
+    sign_bundle(path, load_signer(keys.private))
     return path
+
+
+@pytest.fixture
+def certified_bundle(tmp_path: Path) -> Path:
+    """A bundle that may be signed."""
+    return write_certified(tmp_path / "certified")
+
+
+def failing() -> Bundle:
+    """A bundle whose certificate says that a gate failed."""
+    one, *others = certificate().comparisons
+    *gates, golden = one.gates
+    failed = replace(one, gates=(*gates, replace(golden, value=1.0, verdict="failed")))
+    return certified(replace(certificate(), comparisons=(failed, *others)))
 
 
 def trust(*pairs: KeyPair) -> Trust:
@@ -55,7 +78,7 @@ def test_a_signed_bundle_is_read_and_says_who_signed_it(signed: Path, keys: KeyP
     assert bundle.trusted
     assert bundle.signature is not None
     assert (bundle.signature.key_id,) == trust(keys).key_ids()
-    assert bundle.files == tiny_files()
+    assert bundle.files == certified().files
     unchecked = read_bundle(signed)
     assert unchecked.signature == bundle.signature
     assert not unchecked.trusted
@@ -146,18 +169,47 @@ def test_a_file_that_a_signed_manifest_names_is_guarded_by_its_hash(
         read_bundle(signed, trust(keys))
 
 
-def test_a_signed_manifest_has_one_form(tiny_bundle: Path, keys: KeyPair) -> None:
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text("utf-8"))
+def test_a_signed_manifest_has_one_form(certified_bundle: Path, keys: KeyPair) -> None:
+    manifest = json.loads((certified_bundle / "manifest.json").read_text("utf-8"))
     text = json.dumps(dict(reversed(manifest.items())))
-    (tiny_bundle / "manifest.json").write_text(text, "utf-8")
+    (certified_bundle / "manifest.json").write_text(text, "utf-8")
     digest = sha256(text.encode())
-    (tiny_bundle / "manifest.sha256").write_text(f"{digest}  manifest.json\n", "utf-8")
-    signer = load_signer(keys.private)
+    (certified_bundle / "manifest.sha256").write_text(f"{digest}  manifest.json\n", "utf-8")
     with pytest.raises(BundleSignatureError) as caught:
-        sign_bundle(tiny_bundle, signer)
+        sign_bundle(certified_bundle, load_signer(keys.private))
     assert caught.value.code == "not_canonical"
-    (tiny_bundle / "manifest.sig").write_bytes(signer.sign(text.encode()))
-    assert refusal(tiny_bundle, trust(keys)).code == "not_canonical"
+    sign(certified_bundle, keys)
+    assert refusal(certified_bundle, trust(keys)).code == "not_canonical"
+
+
+@pytest.mark.parametrize(
+    ("make", "found"), [(uncertified, "no parity certificate"), (failing, "a golden exam's logit")]
+)
+def test_nothing_is_signed_that_no_certificate_proves(
+    tmp_path: Path, keys: KeyPair, make: Callable[[], Bundle], found: str
+) -> None:
+    path, signer = write_certified(tmp_path / "bundle", make()), load_signer(keys.private)
+    for refuse in (
+        lambda: sign_bundle(path, signer),
+        lambda: signature_of(read_bundle(path), signer),
+    ):
+        with pytest.raises(BundleCertificateError, match=found) as caught:
+            refuse()
+        assert caught.value.code == "bundle_certificate"
+    assert not (path / "manifest.sig").exists()
+
+
+def test_a_bundle_in_memory_is_signed_and_written_with_its_signature(
+    tmp_path: Path, keys: KeyPair
+) -> None:
+    bundle, path = certified(), tmp_path / "bundle"
+    made = signature_of(bundle, load_signer(keys.private))
+    write_bundle(path, bundle.manifest, bundle.files, signature=made)
+    assert read_bundle(path, trust(keys)).sha256 == bundle.sha256
+    with pytest.raises(BundleSignatureError, match=r"found .*not JSON") as caught:
+        write_bundle(tmp_path / "other", bundle.manifest, bundle.files, signature=b"")
+    assert caught.value.code == "signature_unreadable"
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -190,11 +242,11 @@ def test_what_is_no_signature_is_refused_whether_one_was_asked_for_or_not(
 
 @pytest.mark.skipif(OPENSSL is None, reason="no openssl on this system")
 def test_openssl_agrees_on_keys_identifiers_and_signatures(
-    tiny_bundle: Path, tmp_path: Path
+    certified_bundle: Path, tmp_path: Path
 ) -> None:
     def openssl(*arguments: object) -> bytes:
         command = [str(OPENSSL), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, check=True, cwd=tiny_bundle).stdout
+        return subprocess.run(command, capture_output=True, check=True, cwd=certified_bundle).stdout
 
     key, public, raw = (tmp_path / name for name in ("k.pem", "k.pub.pem", "raw"))
     openssl("genpkey", "-algorithm", "ed25519", "-out", key)
@@ -203,27 +255,27 @@ def test_openssl_agrees_on_keys_identifiers_and_signatures(
     der = openssl("pkey", "-pubin", "-in", public, "-outform", "DER")
     assert signer.key_id == sha256(der)
 
-    sign_bundle(tiny_bundle, signer)
-    made = json.loads((tiny_bundle / "manifest.sig").read_text("utf-8"))
+    sign_bundle(certified_bundle, signer)
+    made = json.loads((certified_bundle / "manifest.sig").read_text("utf-8"))
     raw.write_bytes(base64.b64decode(made["signature"]))
     check = ("pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", public, "-in", "manifest.json")
     assert b"Verified Successfully" in openssl(*check, "-sigfile", raw)
 
     openssl("pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", "manifest.json", "-out", raw)
     made["signature"] = base64.b64encode(raw.read_bytes()).decode()
-    (tiny_bundle / "manifest.sig").write_text(json.dumps(made), "utf-8")
-    assert read_bundle(tiny_bundle, Trust.in_files([public])).trusted
+    (certified_bundle / "manifest.sig").write_text(json.dumps(made), "utf-8")
+    assert read_bundle(certified_bundle, Trust.in_files([public])).trusted
 
 
 def test_a_bundle_is_signed_where_it_lies_and_again_with_a_new_key(
-    tiny_bundle: Path, keys: KeyPair, tmp_path: Path
+    certified_bundle: Path, keys: KeyPair, tmp_path: Path
 ) -> None:
-    before = {file.name: file.read_bytes() for file in tiny_bundle.iterdir()}
+    before = {file.name: file.read_bytes() for file in certified_bundle.iterdir()}
     for pair in (keys, make_keys(tmp_path, "next")):
-        bundle = sign_bundle(tiny_bundle, load_signer(pair.private))
+        bundle = sign_bundle(certified_bundle, load_signer(pair.private))
         assert bundle.signature is not None
-        assert read_bundle(tiny_bundle, trust(pair)).trusted
-    after = {file.name: file.read_bytes() for file in tiny_bundle.iterdir()}
+        assert read_bundle(certified_bundle, trust(pair)).trusted
+    after = {file.name: file.read_bytes() for file in certified_bundle.iterdir()}
     assert after.pop("manifest.sig").endswith(b"}\n")
     assert after == before
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith(".partial")] == []
@@ -366,19 +418,19 @@ def test_of_several_keys_the_one_that_is_none_is_named(signed: Path, keys: KeyPa
 
 
 def test_a_bundle_behind_a_link_is_signed_where_it_lies(
-    tiny_bundle: Path, tmp_path: Path, keys: KeyPair, monkeypatch: pytest.MonkeyPatch
+    certified_bundle: Path, tmp_path: Path, keys: KeyPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "links").mkdir()
     link = tmp_path / "links" / "current"
-    link.symlink_to(tiny_bundle)
+    link.symlink_to(certified_bundle)
     moved: list[Path] = []
     replace_file = Path.replace
     monkeypatch.setattr(
         Path, "replace", lambda self, to: (moved.append(self.parent), replace_file(self, to))[1]
     )
     sign_bundle(link, load_signer(keys.private))
-    assert moved == [tiny_bundle.resolve().parent]  # the link's own folder may be another disk
-    assert read_bundle(tiny_bundle, Trust.in_files([keys.public])).trusted
+    assert moved == [certified_bundle.resolve().parent]  # the link's own folder may be another disk
+    assert read_bundle(certified_bundle, Trust.in_files([keys.public])).trusted
 
 
 def test_no_key_at_all_trusts_nothing(signed: Path) -> None:

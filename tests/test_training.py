@@ -201,14 +201,33 @@ def test_a_model_is_not_made_where_its_origin_cannot_be_told(monkeypatch):
 
 
 def test_a_model_of_two_views_never_sees_the_other_two():
-    model, exams = fresh(), bright_exams()
-    settings = replace(SETTINGS, views=(View.RCC, View.RMLO))
-    before = malignancy_logits(model, settings, exams)
-    exams.views[:, [VIEWS.index(View.LCC), VIEWS.index(View.LMLO)]] = 0
-    assert (malignancy_logits(model, settings, exams) == before).all()
+    settings = replace(SETTINGS, epochs=1, views=(View.RCC, View.RMLO))
+    exams, blind = bright_exams(), bright_exams()
+    blind.views[:, [VIEWS.index(View.LCC), VIEWS.index(View.LMLO)]] = 0
+    losses, logits = [], []
+    for shown in (exams, blind):
+        model = fresh()
+        train_adapters(model, settings, shown, report=lambda _, loss: losses.append(loss))
+        logits.append(malignancy_logits(model, settings, shown))
+    assert losses[0] == losses[1]
+    assert (logits[0] == logits[1]).all()
 
 
-def test_training_sees_augmented_exams_with_either_side_first(monkeypatch):
+def test_training_sees_every_view_augmented_anew(monkeypatch):
+    seen = []
+    model, exams = fresh(), bright_exams(8)
+    encode = model.encode_exam
+    monkeypatch.setattr(
+        model, "encode_exam", lambda images, views: seen.extend(images) or encode(images, views)
+    )
+    one_side = replace(SETTINGS, epochs=3, views=(View.LCC, View.LMLO))  # nothing can be swapped
+    train_adapters(model, one_side, exams, report=lambda *_: None)
+    shown = {image.numpy().tobytes() for image in torch.cat(seen)}
+    assert len(seen) == 3 * 8
+    assert len(shown) == 3 * 8 * 2
+
+
+def test_training_sees_exams_with_either_side_first(monkeypatch):
     seen = []
     model, exams = fresh(), bright_exams(8)
     encode = model.encode_exam
@@ -217,7 +236,6 @@ def test_training_sees_augmented_exams_with_either_side_first(monkeypatch):
     )
     train_adapters(model, replace(SETTINGS, epochs=8), exams, report=lambda *_: None)
     batches = torch.stack(seen)  # every batch holds all eight exams
-    assert not torch.equal(batches[0].sort(dim=0).values, batches[1].sort(dim=0).values)
     left, right = batches[:, :, 0].mean(dim=(2, 3, 4)), batches[:, :, 1].mean(dim=(2, 3, 4))
     bright = torch.maximum(left, right) > 1.5 * torch.minimum(left, right)
     assert 0.2 < (left > right)[bright].float().mean() < 0.8
@@ -256,6 +274,16 @@ def test_the_pretraining_loss_is_open_clips_and_every_stage_is_visited():
         texts = model.encode_text(model.tokenize([captions[number] for number in order]))
         expected = ClipLoss()(model.encode_view(images), texts, model.logit_scale.exp())
     assert losses[-1][1] == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_pretraining_never_scales_logits_by_more_than_100():
+    model, exams = fresh(), bright_exams()
+    stage = PretrainStage(contrast=(0.2, 0.3), exams=32, epochs=1)
+    plan = PretrainSettings(seed=3, stages=(stage,), batch_size=64, learning_rate=0.0)
+    with torch.no_grad():
+        model.logit_scale.fill_(5.0)  # exp(5) is 148
+    pretrain(model, plan, [exams], report=lambda *_: None)
+    assert model.logit_scale.exp().item() == pytest.approx(100)
 
 
 def test_pretraining_pulls_views_to_their_captions():
@@ -301,6 +329,18 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-3
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_gains_and_biases():
+    matrix, gain = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2), (2,)))
+    optimizer, _ = make_optimizer(
+        [matrix, gain], learning_rate=1.0, weight_decay=0.1, warmup=0.0, steps=10
+    )
+    for parameter in (matrix, gain):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert (matrix < 1).all()
+    assert (gain == 1).all()
 
 
 def test_phantom_sets_are_cached_only_for_the_settings_they_were_made_from(tmp_path):

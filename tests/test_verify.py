@@ -1,17 +1,24 @@
 """The gate before a bundle: labelled phantoms, PyTorch's answers, a certificate or no bundle."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from conftest import tiny_files, tiny_graph, tiny_manifest
 from onnx import numpy_helper
+from rich.console import Console
 from small_checkpoint import PREPROCESSING
 from tiny_graphs import exams as tiny_exams
 from tiny_graphs import many_bundle
 
+from export import build_engine
 from export import verify as gate
-from export.exams import COUNT, extremes, parity_exams, phantoms
+from export.exams import COUNT, RANGE_EXAMS, extremes, parity_exams, phantoms
+from export.int8 import CALIBRATION_EXAMS
+from export.settings import ExportConfig
+from export.stages import Stages
 from export.verify import ParityError, answered, verify
 from mammoclip_sdk.errors import RuntimeNotInstalledError
 from mammoclip_sdk.parity.comparison import Answers, compare
@@ -71,6 +78,28 @@ def test_phantoms_alone_are_the_first_of_the_parity_exams(made):
     assert np.array_equal(views, made[0][:3])
     assert labels.tolist() == [1, 0, 1]
     assert np.array_equal(extremes(PREPROCESSING), made[0][-1:])
+
+
+def test_int8_is_calibrated_on_no_view_that_the_certificate_judges(monkeypatch):
+    """Nor is any of them among the exams that its graph is given, behind that of extremes."""
+    config = ExportConfig(checkpoint="c", out="o", precisions=("fp32", "fp16", "int8"), seed=5)
+    answers = SimpleNamespace(record=SimpleNamespace(preprocessing=PREPROCESSING), findings=())
+    given = {}
+    stages = Stages(Console(quiet=True))
+    for name in ("require_runtimes", "check_place", "check_description", "reference_graph"):
+        monkeypatch.setattr(build_engine, name, lambda *_: None)
+    monkeypatch.setattr(build_engine, "ask", lambda *_: (answers, None))
+    monkeypatch.setattr(build_engine, "with_half", lambda _, e, exams, *__: given.update(h=exams))
+    monkeypatch.setattr(build_engine, "with_int8", lambda _, exams, *__: given.update(i=exams))
+    monkeypatch.setattr(build_engine, "certified", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build_engine.main(config, stages)
+    judged = {view.tobytes() for view in parity_exams(PREPROCESSING, seed=5)[0].reshape(-1, *SIZE)}
+    calibrated = np.round(given["i"] * 255).astype(np.uint8)
+    assert calibrated.shape == (CALIBRATION_EXAMS, 4, 1, *SIZE)
+    assert judged.isdisjoint(view.tobytes() for view in calibrated.reshape(-1, *SIZE))
+    assert np.array_equal(given["h"][0], extremes(PREPROCESSING)[0] / np.float32(255))
+    assert np.array_equal(given["h"][1:], given["i"][:RANGE_EXAMS])
 
 
 def test_a_certificate_over_too_few_exams_is_not_made():

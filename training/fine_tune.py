@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import typer
 from rich import get_console
 from rich.console import Console
 
-from mammoclip_sdk.bundle import ModelCard, Preprocessing, sha256
+from mammoclip_sdk.bundle import Measurement, ModelCard, Preprocessing, sha256
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import Acceptance
+from training import fine_tune_options as options
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance, base_sha256
 from training.checkpoint_folder import check_free
@@ -82,9 +82,7 @@ def fine_tune(
     check_free(out)
     provenance = Provenance(git_commit=git_commit(), seed=settings.training.seed, command=command)
     parts = _split(settings, manifest)
-    torch.manual_seed(settings.training.seed)
-    model = MammoClip(settings.model)
-    model.tokenize([settings.training.negative_prompt, settings.training.positive_prompt])
+    model = _untrained(settings)
     started_from = base_sha256(model.state_dict())
     for name, part in vars(parts).items():
         console.print(f"{name}: {len(part)} exams, {_malignant(part)} malignant")
@@ -93,19 +91,11 @@ def fine_tune(
     out.parent.mkdir(parents=True, exist_ok=True)
     losses = _train(model, settings.training, exams["training"], unfinished, console)
     calibration, test = (
-        ScoredSet(
-            positive=exams[name].malignant.numpy(),
-            logits=malignancy_logits(model, settings.training, exams[name]),
-            data=f"{name} part of {manifest.name}, {len(exams[name])} exams",
-        )
+        _scored(model, settings.training, exams[name], f"{name} part of {manifest.name}")
         for name in ("calibration", "test")
     )
     measurement = measured_auc("AUC", settings.finding, test)
-    auc = measurement.value
-    console.print(
-        f"AUC {auc.estimate:.3f}, {auc.level:.0%} interval {auc.lower:.3f} to {auc.upper:.3f}, "
-        f"on {measurement.exams} exams"
-    )
+    console.print(_in_words(measurement))
     save_checkpoint(
         out,
         model,
@@ -153,6 +143,14 @@ def _split(settings: FineTuneSettings, manifest: Path) -> Split:
     return parts
 
 
+def _untrained(settings: FineTuneSettings) -> MammoClip:
+    """Build the model the run starts from, and refuse prompts that do not fit into it."""
+    torch.manual_seed(settings.training.seed)
+    model = MammoClip(settings.model)
+    model.tokenize([settings.training.negative_prompt, settings.training.positive_prompt])
+    return model
+
+
 def _malignant(part: tuple[CohortExam, ...]) -> int:
     return sum(exam.malignant for exam in part)
 
@@ -169,6 +167,22 @@ def _train(
 
     train_adapters(model, training, exams, report=report, unfinished=unfinished)
     return losses
+
+
+def _scored(model: MammoClip, training: TrainSettings, exams: ExamSet, part: str) -> ScoredSet:
+    return ScoredSet(
+        positive=exams.malignant.numpy(),
+        logits=malignancy_logits(model, training, exams),
+        data=f"{part}, {len(exams)} exams",
+    )
+
+
+def _in_words(measurement: Measurement) -> str:
+    auc = measurement.value
+    return (
+        f"AUC {auc.estimate:.3f}, {auc.level:.0%} interval {auc.lower:.3f} to {auc.upper:.3f}, "
+        f"on {measurement.exams} exams"
+    )
 
 
 def _load(settings: FineTuneSettings, parts: Split) -> tuple[dict[str, ExamSet], Acceptance]:
@@ -209,45 +223,24 @@ def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> Mod
 
 
 def main(
-    manifest: Annotated[
-        Path, typer.Option(help="CSV of the exams: exam, malignant, view, file, patient.")
-    ],
-    pretrained: Annotated[
-        str, typer.Option(help="open_clip tag, weights file, checkpoint folder, or: random.")
-    ],
-    out: Annotated[Path, typer.Option(help="Checkpoint folder.")],
-    model: Annotated[
-        str, typer.Option(help="open_clip model; OpenAI's own weights need one with -quickgelu.")
-    ] = "ViT-B-16",
-    height: Annotated[int, typer.Option(min=1, help="Rows of the model input.")] = 224,
-    width: Annotated[int, typer.Option(min=1, help="Columns of the model input.")] = 224,
-    n_local: Annotated[int, typer.Option(help="Blocks that see one view at a time.")] = 2,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training exams.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Exams per step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak of AdamW's rate.")] = 1e-3,
-    negative_prompt: Annotated[
-        str, typer.Option(help="Says that there is no cancer.")
-    ] = "a mammogram exam with benign or no findings",
-    positive_prompt: Annotated[
-        str, typer.Option(help="Says that there is.")
-    ] = "a mammogram exam with a malignant finding",
-    accept_implants: Annotated[
-        bool, typer.Option("--accept-implants", help="The cohort has breasts with implants.")
-    ] = False,
-    accept_synthetic_2d: Annotated[
-        bool, typer.Option("--accept-synthetic-2d", help="The cohort has synthetic 2D images.")
-    ] = False,
-    licence: Annotated[
-        str, typer.Option(help="Of the weights, as an SPDX expression.")
-    ] = FineTuneSettings.licence,
-    training_data: Annotated[
-        str, typer.Option(help="For the model card: where the cohort's exams come from.")
-    ] = FineTuneSettings.training_data,
-    limitations: Annotated[
-        list[str] | None,
-        typer.Option("--limitation", help="For the model card; may be given several times."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = 0,
+    manifest: options.Manifest,
+    pretrained: options.Pretrained,
+    out: options.Out,
+    model: options.Model = "ViT-B-16",
+    height: options.Height = 224,
+    width: options.Width = 224,
+    n_local: options.NLocal = 2,
+    epochs: options.Epochs = 30,
+    batch_size: options.BatchSize = 16,
+    learning_rate: options.LearningRate = 1e-3,
+    negative_prompt: options.NegativePrompt = "a mammogram exam with benign or no findings",
+    positive_prompt: options.PositivePrompt = "a mammogram exam with a malignant finding",
+    accept_implants: options.AcceptImplants = False,
+    accept_synthetic_2d: options.AcceptSynthetic2D = False,
+    licence: options.Licence = FineTuneSettings.licence,
+    training_data: options.TrainingData = FineTuneSettings.training_data,
+    limitations: options.Limitations = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Fine-tune the adapters on a cohort. Exit code 2: unusable input."""
     try:

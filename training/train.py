@@ -68,18 +68,8 @@ def train_adapters(
         ``unfinished`` belongs to another run.
     """
     run = run_sha256(model, asdict(settings), exams) if unfinished is not None else ""
-    torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-    freeze_all_but_adapters(model)
     batches_per_epoch = len(exams) // settings.batch_size
-    optimizer, schedule = make_optimizer(
-        list(model.trainable_parameters().values()),
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        steps=settings.epochs * batches_per_epoch,
-    )
-    parts = MovingParts(model=model, optimizer=optimizer, schedule=schedule, generator=generator)
+    parts = _moving_parts(model, settings, steps=settings.epochs * batches_per_epoch)
     losses = [] if unfinished is None else go_on(unfinished, run, parts)
     for loss in losses:
         report("adapters", loss)
@@ -92,17 +82,36 @@ def train_adapters(
         )
         while len(losses) < settings.epochs:
             losses.append(_epoch(parts, settings, exams, lambda: progress.advance(task)))
-            if not math.isfinite(losses[-1]):
-                raise TrainingError(
-                    f"epoch {len(losses)}",
-                    found=f"a loss of {losses[-1]}",
-                    expected="a finite one",
-                    remedy="Lower the learning rate.",
-                )
+            _require_finite(losses)
             if unfinished is not None:
                 keep(unfinished, run, losses, parts)
             report("adapters", losses[-1])
     model.eval()
+
+
+def _moving_parts(model: MammoClip, settings: TrainSettings, *, steps: int) -> MovingParts:
+    """Bring a run to its start: everything seeded, all but the adapters frozen."""
+    torch.manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    freeze_all_but_adapters(model)
+    optimizer, schedule = make_optimizer(
+        list(model.trainable_parameters().values()),
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        steps=steps,
+    )
+    return MovingParts(model=model, optimizer=optimizer, schedule=schedule, generator=generator)
+
+
+def _require_finite(losses: list[float]) -> None:
+    if not math.isfinite(losses[-1]):
+        raise TrainingError(
+            f"epoch {len(losses)}",
+            found=f"a loss of {losses[-1]}",
+            expected="a finite one",
+            remedy="Lower the learning rate.",
+        )
 
 
 def _epoch(

@@ -180,7 +180,7 @@ def write_bundle(
     files: Mapping[str, bytes],
     *,
     overwrite: bool = False,
-    signer: Signer | None = None,
+    signature: bytes | None = None,
 ) -> None:
     """Write a bundle's folder, whole or not at all; what would not be read is not written.
 
@@ -190,12 +190,12 @@ def write_bundle(
         Its hashes must already agree with ``files``; nothing is filled in.
     overwrite
         Replace a bundle at the path. Anything else there is refused in any case.
-    signer
-        Signs the manifest.
+    signature
+        The content of ``manifest.sig``, such as `parity.signing.signature_of` returns.
 
     Raises
     ------
-    BundleFormatError, BundleVersionError, BundleIntegrityError
+    BundleFormatError, BundleVersionError, BundleIntegrityError, BundleSignatureError
         As `read_bundle` would.
     BundleError
         The path is taken, or the disk refused.
@@ -205,8 +205,9 @@ def write_bundle(
     _check_files(manifest, {name: sha256(files[name]) for name in files}, subject=str(path))
     data = text.encode()
     last = {CHECKSUM: checksum_line(data), MANIFEST: data}
-    if signer is not None:
-        last = {SIGNATURE: signer.sign(data), **last}
+    if signature is not None:
+        read_signature(signature, subject=str(path))
+        last = {SIGNATURE: signature, **last}
 
     def in_order() -> Iterator[tuple[str, bytes]]:
         yield from ((name, files[name]) for name in files)  # one of the large ones at a time

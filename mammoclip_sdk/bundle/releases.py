@@ -211,7 +211,7 @@ def _damaged(file: Path, found: str) -> BundleReleaseError:
         found=found,
         expected="the record of accepted releases, as this software writes it",
         remedy="Bring it back from a backup. If there is none, move it away, and accept the "
-        "release that is in use: mammoclip-sdk bundle accept BUNDLE --trust KEY.",
+        f"release in use: mammoclip-sdk bundle accept BUNDLE --trust KEY --accepted {file}.",
         code="releases_damaged",
     )
 
@@ -237,7 +237,7 @@ def _unwritable(file: Path, error: OSError | ValueError) -> BundleReleaseError:
         found=f"a place that cannot be written ({getattr(error, 'strerror', None) or error})",
         expected="one where accepted releases can be recorded",
         remedy=f"Name another with --accepted or {STATE}, or have somebody who may write there run "
-        "mammoclip-sdk bundle accept BUNDLE --trust KEY once for this release.",
+        f"mammoclip-sdk bundle accept BUNDLE --trust KEY --accepted {file} once for this release.",
         code="releases_unwritable",
     )
 

@@ -33,7 +33,7 @@ from mammoclip_sdk.commands.output import (
 from mammoclip_sdk.errors import MammoClipError
 
 if TYPE_CHECKING:
-    from mammoclip_sdk.bundle import Bundle
+    from mammoclip_sdk.bundle import Bundle, Manifest
     from mammoclip_sdk.parity.certificate import Certificate, Comparison
 
 app = typer.Typer(help="Look into a bundle, or check it.", no_args_is_help=True)
@@ -139,7 +139,7 @@ def _verify_parity(
     with progress_bar("Running the parity exams") as progress:
         made = certify(bundle, device, precision, issued_at=now, progress=progress)
     if file is not None:
-        _write(made, file)
+        _write(made, bundle.manifest, file)
     asked = _asked(device, precision)
     if as_json:
         narrowed = {"device": device, "precision": precision} if asked else None
@@ -196,11 +196,11 @@ def _require_new(file: Path) -> None:
         raise _unwritable(file, found, "a new name, in a folder that exists")
 
 
-def _write(made: Certificate, file: Path) -> None:
+def _write(made: Certificate, manifest: Manifest, file: Path) -> None:
     from mammoclip_sdk.parity.certificate import certificate_to_json
     from mammoclip_sdk.parity.certificate_page import to_html
 
-    text = certificate_to_json(made) if file.suffix == ".json" else to_html(made)
+    text = certificate_to_json(made) if file.suffix == ".json" else to_html(made, manifest)
     try:
         with file.open("x", encoding="utf-8") as stream:
             try:

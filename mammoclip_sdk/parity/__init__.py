@@ -21,7 +21,14 @@ from mammoclip_sdk.engines.cuda import current_gpu
 from mammoclip_sdk.errors import DeviceError, EngineError, InferenceError
 from mammoclip_sdk.golden import answer_golden, compare_golden, read_golden
 from mammoclip_sdk.parity.agreement import Gate, Worst, gate, judge
-from mammoclip_sdk.parity.certificate import FORMAT, NOT_ASKED, Absence, Certificate, Comparison
+from mammoclip_sdk.parity.certificate import (
+    BATCHES,
+    FORMAT,
+    NOT_ASKED,
+    Absence,
+    Certificate,
+    Comparison,
+)
 from mammoclip_sdk.parity.comparison import Answers, compare
 from mammoclip_sdk.parity.exams import ParityExams, attached, read_exams
 from mammoclip_sdk.sessions import BATCH_SIZE, RUNS, CheckedSession, Session, open_session, trt
@@ -61,16 +68,39 @@ def certify(
         A runtime that is there does not load or run a graph, or an engine that fits.
     """
     exams = read_exams(bundle)
-    pairs = [
-        (name, kind) for name, runs in RUNS.items() for kind in runs if has_graph(bundle, kind)
-    ]
+    pairs = [(name, kind) for name in RUNS for kind in RUNS[name] if has_graph(bundle, kind)]
     asked = [
         (name, kind)
         for name, kind in pairs
         if device in ("auto", name) and precision in (None, kind)
     ]
+    comparisons, errors = _compared(bundle, exams, asked, threads, progress)
+    if not comparisons:
+        raise next(iter(errors.values()), _nothing(bundle, device, precision))
+    reasons = {pair: NOT_ASKED for pair in pairs if pair not in asked}
+    reasons |= {pair: error.found for pair, error in errors.items()}
+    absent = tuple(
+        Absence(device=pair[0], precision=pair[1], reason=reasons[pair])
+        for pair in pairs
+        if pair in reasons
+    )
+    return _certificate(bundle, exams, issued_at, tuple(comparisons), absent)
+
+
+_Pair = tuple[str, str]
+"""A device and a precision."""
+
+
+def _compared(
+    bundle: Bundle,
+    exams: ParityExams,
+    asked: list[_Pair],
+    threads: int | None,
+    progress: Progress | None,
+) -> tuple[list[Comparison], dict[_Pair, DeviceError]]:
+    """Compare what is here of what was asked for; of the rest, return why it is not."""
     comparisons: list[Comparison] = []
-    errors: dict[tuple[str, str], DeviceError] = {}
+    errors: dict[_Pair, DeviceError] = {}
     for place, pair in enumerate(asked):
         step = _step(progress, place, len(asked), len(exams.views))
         try:
@@ -81,18 +111,7 @@ def certify(
             if not _says_absent(error):
                 raise
             errors[pair] = error
-    if not comparisons:
-        raise next(iter(errors.values()), _nothing(bundle, device, precision))
-    absent = tuple(
-        Absence(
-            device=one,
-            precision=kind,
-            reason=errors[one, kind].found if (one, kind) in errors else NOT_ASKED,
-        )
-        for one, kind in pairs
-        if (one, kind) in errors or (one, kind) not in asked
-    )
-    return _certificate(bundle, exams, issued_at, tuple(comparisons), absent)
+    return comparisons, errors
 
 
 def _certificate(
@@ -193,7 +212,7 @@ def _batch_sizes(session: Session) -> tuple[int, ...]:
     """
     engine = getattr(session, "engine", None)
     if not isinstance(engine, Engine):
-        return (BATCH_SIZE,)
+        return BATCHES
     largest = engine.sidecar.max_batch
     return tuple(sorted({*range(2, min(BATCH_SIZE, largest) + 1), largest}))
 

@@ -23,6 +23,7 @@ from mammoclip_sdk.parity.agreement import (
     gate_text,
     judge,
 )
+from mammoclip_sdk.sessions import BATCH_SIZE
 
 FORMAT = 2
 KIND = "certificate"
@@ -31,6 +32,9 @@ MIN_EXAMS = 64
 """That a certificate rests on, for what is rare to be met at all."""
 MAY_BE_UNJUDGED = ("flips", "auc")
 """Without operating points, and without exams that the reference tells apart."""
+BATCHES = (3, BATCH_SIZE)
+"""Exams in one run, beside one exam alone: the last of many runs is seldom full. A device engine,
+which has a largest batch of its own, is run in every size up to it."""
 NOT_ASKED = "not asked for"
 """Why something that could have been compared is absent from a narrowed certificate."""
 
@@ -220,6 +224,9 @@ def _unproved(one: Comparison, manifest: Manifest) -> Iterator[str]:
         yield "a graph that the bundle does not have"
     if {found.finding for found in agreement.findings} != {f.name for f in manifest.findings}:
         yield "other findings than those of the bundle"
+    unrun = [size for size in BATCHES if size not in agreement.batch_sizes]
+    if unrun and one.device != "tensorrt":
+        yield f"no batch of {' and of '.join(map(str, unrun))} exams"
     if agreement.unusable < 0:
         yield f"{agreement.unusable} unusable exams"
     quantity = f"golden_{GOLDEN_QUANTITIES[one.precision]}"

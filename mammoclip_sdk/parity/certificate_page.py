@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from mammoclip_sdk.bundle.contradictions import LOGIT_SCALE
-from mammoclip_sdk.bundle.manifest import Interval
-from mammoclip_sdk.page import fact_table, method_name, page
+from mammoclip_sdk.bundle.manifest import Interval, Manifest
+from mammoclip_sdk.page import NOT_FOR_CLINICAL_USE, fact_table, method_name, page, use_note
 from mammoclip_sdk.parity.agreement import (
     QUANTITIES,
     AucAgreement,
@@ -25,10 +25,11 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
 """
 
 
-def to_html(certificate: Certificate) -> str:
-    """Return the certificate as HTML5 text."""
+def to_html(certificate: Certificate, manifest: Manifest) -> str:
+    """Return the certificate as HTML5 text, with the use that the bundle's manifest is for."""
     body = "".join(
         (
+            use_note(manifest.intended_use, not_for_clinical_use=manifest.not_for_clinical_use),
             _verdict(certificate),
             _overview(certificate.comparisons),
             *(_details(one) for one in certificate.comparisons),
@@ -37,7 +38,8 @@ def to_html(certificate: Certificate) -> str:
         )
     )
     title = f"Parity certificate, {certificate.bundle} {certificate.version}"
-    return page(title, body, style=_STYLE)
+    style = _STYLE + (NOT_FOR_CLINICAL_USE if manifest.not_for_clinical_use else "")
+    return page(title, body, style=style)
 
 
 def _verdict(certificate: Certificate) -> str:
@@ -101,7 +103,7 @@ def _details(one: Comparison) -> str:
         "Device": f"{one.device}: {one.hardware}",
         "Graph": f"{one.graph}, SHA-256 {one.graph_sha256}",
         "Batches": f"the first {' and '.join(map(str, agreement.batch_sizes))} of "
-        f"{agreement.exams} exams once more, in one run",
+        f"{agreement.exams} exams once more, each in one run",
     }
     return (
         f"<h2>{escape(one.runtime)}, {escape(one.precision)}</h2>"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +28,7 @@ from mammoclip_sdk.exam import (
     ViewGeometry,
 )
 from mammoclip_sdk.prediction import ViewRecord
+from mammoclip_sdk.processor import side_by_side
 from mammoclip_sdk.quality import Reason
 from mammoclip_sdk.tensor import Decode
 from mammoclip_sdk.views import ViewSource, read_exam
@@ -133,8 +133,7 @@ def _build(
 
 def _hash(images: Mapping[View, StoredImage]) -> None:
     """Compute the views' hashes side by side; they are kept, for the reasons and the records."""
-    with ThreadPoolExecutor(len(VIEWS)) as pool:
-        list(pool.map(lambda image: image.sha256, images.values()))
+    side_by_side(lambda image: image.sha256, images.values())
 
 
 def _records(

@@ -16,6 +16,7 @@ from mammoclip_sdk.errors import ExamError, MammoClipError
 from mammoclip_sdk.exam import Exam
 from mammoclip_sdk.prediction import Prediction
 from mammoclip_sdk.predictor.preparation import PreparedExam
+from mammoclip_sdk.processor import cores
 from mammoclip_sdk.views import ViewSource
 
 Outcome: TypeAlias = Prediction | MammoClipError
@@ -58,7 +59,7 @@ def in_batches(
         In the order of ``exams``, which are taken one batch ahead; an exam's error in its place,
         and an error of ``answer`` in the place of every exam of its batch.
     """
-    workers = min(size, os.cpu_count() or 1)
+    workers = min(size, cores())
     with ThreadPoolExecutor(workers, thread_name_prefix="mammoclip") as pool:
 
         def submit() -> list[Future[PreparedExam]]:

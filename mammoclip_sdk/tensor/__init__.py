@@ -1,4 +1,4 @@
-"""Four stored views and a `Preprocessing` become the model's input, a thread each.
+"""Four stored views and a `Preprocessing` become the model's input, side by side on all cores.
 
 What is made of one view is in ``view``; here the four are decoded, as far as they must be,
 and put together.
@@ -7,7 +7,6 @@ and put together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from mammoclip_sdk.errors import MissingViewError, PixelError
 from mammoclip_sdk.exam import VIEWS, Exam, ModelInput, SourceImage, StoredImage, View
 from mammoclip_sdk.preprocessing import Preprocessing, reduction_for, require_preprocessing
+from mammoclip_sdk.processor import side_by_side
 from mammoclip_sdk.tensor.view import Built, build_view, build_view_and_judge, display
 
 __all__ = [
@@ -35,7 +35,7 @@ class Decode(Protocol):
 
 
 def build(images: Mapping[View, StoredImage], preprocessing: Preprocessing) -> ModelInput:
-    """Turn the four views of an exam into the graph's input, one thread a view.
+    """Turn the four views of an exam into the graph's input, side by side.
 
     Returns
     -------
@@ -52,15 +52,13 @@ def build(images: Mapping[View, StoredImage], preprocessing: Preprocessing) -> M
         The preprocessing is not one that this software obeys.
     """
     _require_views(images)
-    with ThreadPoolExecutor(max_workers=len(VIEWS)) as pool:
-        built = list(pool.map(lambda view: build_view(images[view], preprocessing), VIEWS))
-    return _model_input(built)
+    return _model_input(side_by_side(lambda view: build_view(images[view], preprocessing), VIEWS))
 
 
 def decode_and_build(
     exam: Exam, preprocessing: Preprocessing, decode: Decode
 ) -> tuple[dict[View, StoredImage], ModelInput]:
-    """Decode and turn the four views of an exam into the graph's input, one thread a view.
+    """Decode and turn the four views of an exam into the graph's input, side by side.
 
     JPEG 2000 is decoded as `decode_and_build_view` says.
 
@@ -82,8 +80,7 @@ def decode_and_build(
     def chain(view: View) -> tuple[StoredImage, Built]:
         return decode_and_build_view(exam.images[view], preprocessing, decode)
 
-    with ThreadPoolExecutor(max_workers=len(VIEWS)) as pool:
-        images, built = zip(*pool.map(chain, VIEWS), strict=True)
+    images, built = zip(*side_by_side(chain, VIEWS), strict=True)
     return dict(zip(VIEWS, images, strict=True)), _model_input(list(built))
 
 

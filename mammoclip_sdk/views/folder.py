@@ -20,7 +20,7 @@ from mammoclip_sdk.errors import (
 from mammoclip_sdk.exam import Acceptance
 from mammoclip_sdk.printable import printable
 from mammoclip_sdk.views.mammogram import Mammogram, read_mammogram, require_view, study_of
-from mammoclip_sdk.views.rejection import rejected_instances
+from mammoclip_sdk.views.rejection import is_key_object_selection, rejected_instances
 
 _NO_CANDIDATES = frozenset({"no_pixel_data", "not_a_file", "file_too_large", "dicomdir"})
 """Codes of what a folder may hold beside an exam, also where no choice may be made."""
@@ -87,14 +87,15 @@ def list_files(
 
 def examine(name: str, path: Path, acceptance: Acceptance) -> FoundFile:
     """Read one file's header, and say what the file is; raises nothing that it can say."""
-    study = None
+    study, document = None, False
     try:
         header = gate.read_header_of(path, name=name)
+        document = is_key_object_selection(header, name=name)
         study = study_of(header, name=name)
         mammogram = read_mammogram(header, name=name, acceptance=acceptance)
         require_view(mammogram, name=name)
     except InputError as error:
-        if error.code == "no_pixel_data":
+        if document or error.code == "no_pixel_data":
             return _document(name, path, error)
         return FoundFile(name=name, path=path, error=error, study=study)
     return FoundFile(name=name, path=path, mammogram=mammogram, study=study)

@@ -12,6 +12,18 @@ _REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
 """PS3.16 CID 7011: for quality, for patient safety, wrong worklist entry, retention expired."""
 
 
+def is_key_object_selection(dataset: Dataset, *, name: str) -> bool:
+    """Whether a header, which may be all that is whole of a file, is that of such a document.
+
+    Raises
+    ------
+    DicomReadError
+        Its SOP Class UID does not parse.
+    """
+    with shielded(name):
+        return Header(dataset, name=name).one("SOPClassUID") == _KEY_OBJECT_SELECTION
+
+
 def rejected_instances(dataset: Dataset, *, name: str) -> frozenset[str]:
     """Return the SOP Instance UIDs that a document rejects; none if it is no rejection note.
 
