@@ -36,6 +36,7 @@ TARGETS = {
     "grey_values": "count_codes, grey_scale",
     "run_lengths": "decode_run_lengths",
     "jpeg": "decode_jpeg_lossless, jpeg_blocks_fault",
+    "jpeg2000": "jpeg2000_fault",
 }
 """Program ``fuzz_NAME`` of ``cpp/fuzz``, and the entry points that it calls."""
 

@@ -90,7 +90,7 @@ def to_markdown(report: Report) -> str:
         lines.append(f"| {row.work} | {reference} | {row.ours_ms:.1f} | {ratio} | {goal} |")
     lines += [
         "",
-        "Four views, from their files to the tensor, a thread each.",
+        "Four views, from their files to the tensor, a thread for each core.",
         "",
         "| syntax | one core ms | two cores ms | times as fast |",
         "|---|---|---|---|",

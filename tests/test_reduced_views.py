@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 from stored_images import PREPROCESSING, TWELVE_BITS, breast, stored
 
-from mammoclip_sdk import tensor
+from mammoclip_sdk import processor, tensor
 from mammoclip_sdk.errors import PixelError
 from mammoclip_sdk.exam import (
     VIEWS,
@@ -174,7 +174,8 @@ def test_padding_beside_bright_values_is_not_mixed_with_them(padding, photometri
     assert decoder.asked == asked
 
 
-def test_four_views_are_decoded_side_by_side_and_keep_their_order():
+def test_four_views_are_decoded_side_by_side_and_keep_their_order(monkeypatch):
+    monkeypatch.setattr(processor, "cores", lambda: 4)
     started = threading.Barrier(len(VIEWS), timeout=20)
     images = {view: stored(breast(300 + 10 * i), view) for i, view in enumerate(VIEWS)}
 

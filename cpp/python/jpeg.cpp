@@ -1,4 +1,5 @@
-// Python binding of the readers of JPEG frames; the decoder writes to the caller's array.
+// Python binding of the readers of JPEG and JPEG 2000 frames; the decoder writes to the caller's
+// array.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -6,6 +7,7 @@
 
 #include "bindings.hpp"
 #include "mammoclip/jpeg.hpp"
+#include "mammoclip/jpeg2000.hpp"
 
 namespace py = pybind11;
 
@@ -40,10 +42,17 @@ const char* jpeg_blocks_fault(const py::buffer& frame, std::int64_t rows, std::i
                                         rows, columns);
 }
 
+const char* jpeg2000_fault(const py::buffer& frame) {
+    const py::buffer_info bytes = bytes_of(frame);
+    py::gil_scoped_release released;
+    return mammoclip::jpeg2000_fault(static_cast<const std::uint8_t*>(bytes.ptr), bytes.size);
+}
+
 }  // namespace
 
 void bind_jpeg(py::module_& module) {
     module.def("decode_jpeg_lossless", &decode_jpeg_lossless, py::arg("frame"), py::arg("pixels"));
     module.def("jpeg_blocks_fault", &jpeg_blocks_fault, py::arg("frame"), py::arg("rows"),
                py::arg("columns"));
+    module.def("jpeg2000_fault", &jpeg2000_fault, py::arg("frame"));
 }

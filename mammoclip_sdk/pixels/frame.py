@@ -21,6 +21,7 @@ from mammoclip_sdk._native import (
     decode_jpeg_lossless,
     decode_run_lengths,
     image_memory,
+    jpeg2000_fault,
     jpeg_blocks_fault,
 )
 from mammoclip_sdk.dicom import gate
@@ -129,6 +130,8 @@ def decode_frame(
         return _by_core(frame, layout, syntax, name), None
     if syntax in _JPEG_DCT:  # its decoder makes up the blocks that are not there
         _require_whole(jpeg_blocks_fault(frame, layout.rows, layout.columns), name)
+    elif syntax in JPEG_2000_FAMILY:  # nor do these tell what is missing
+        _require_whole(jpeg2000_fault(frame), name)
     reduction = _reduction(header, layout, levels)
     return _compressed(frame, layout, syntax, name, reduction), reduction
 
