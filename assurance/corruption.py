@@ -185,7 +185,7 @@ def record(outcome: Outcome, command: str, seconds: tuple[float, float]) -> Tria
         notes=(
             "Detected means that the exam is not scored, or warned of where 'warns' stands beside "
             "the code; by code counts those with the code that was expected.",
-            "Rows without a code have no rule: what is left looks like a whole, smaller breast.",
+            "Rows without a code have no rule: each view looks like one of a whole breast.",
             "Phantoms are made by this project's generator: rates hold for them. The one real exam "
             "that is at hand passes; it alone says nothing about a rate.",
             *_listed(outcome),

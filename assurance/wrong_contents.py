@@ -141,9 +141,20 @@ def _without_chest_wall(picture: Picture, rng: np.random.Generator) -> Picture:
     return picture[:, picture.shape[1] // 8 :]
 
 
+def _rolled(picture: Picture, rng: np.random.Generator) -> Picture:
+    return np.roll(picture, round(len(picture) * rng.uniform(0.2, 0.4)), axis=0)
+
+
+def _halves_exchanged(picture: Picture, rng: np.random.Generator) -> Picture:
+    half = len(picture) // 2
+    return np.concatenate([picture[half:], picture[:half]])
+
+
 UNRULED: Mapping[str, _Content] = {
     "the chest wall cut off": _without_chest_wall,
+    "rows rolled": _rolled,
+    "upper and lower half exchanged": _halves_exchanged,
 }
-"""What looks like a whole image of a smaller breast; no rule can tell, and the record says so."""
+"""What looks like a whole image of another breast; no rule can tell, and the record says so."""
 CUT: Mapping[str, _Content] = {"the lower half cut off": _half}
 """What leaves an image of a shape that no detector has."""

@@ -111,6 +111,8 @@ _OF_ITS_SIDE = {
         lambda picture: picture[::-1, ::-1], everywhere=False
     ),
     "orientation wrong in one view": headers.orientation_wrong,
+    "CC and MLO exchanged, orientation right": headers.projections_exchanged(orientation=False),
+    "a quarter turned in a square, and said so": pixels.quarter_turned_in_a_square,
 }
 _QUARTER_TURNED = {
     f"pixels {name} turned": pixels.turned(
@@ -152,6 +154,9 @@ _OF_ITS_GEOMETRY = {
     "pixels of 0.45 mm": tagged(ImagerPixelSpacing=["0.45", "0.45"]),
     "pixels of 0.01 mm": tagged(ImagerPixelSpacing=["0.01", "0.01"]),
     "pixels that are not square": tagged(ImagerPixelSpacing=["0.09", "0.12"]),
+    "pixels that are not square, by their aspect alone": tagged(
+        ImagerPixelSpacing=None, PixelAspectRatio=["1", "2"]
+    ),
 }
 _OF_OTHER_DEVICES = {
     "a device of another make": tagged(
@@ -159,7 +164,13 @@ _OF_OTHER_DEVICES = {
     ),
 }
 _CUT = {name: pixels.content(content) for name, content in wrong_contents.CUT.items()}
-_UNRULED = {name: pixels.content(content) for name, content in wrong_contents.UNRULED.items()}
+_UNRULED = {
+    **{name: pixels.content(content) for name, content in wrong_contents.UNRULED.items()},
+    "CC and MLO exchanged in every tag": headers.projections_exchanged(orientation=True),
+    "a copy without its upper tenth": pixels.copied(pixels.upper_tenth_cut_off, turned=False),
+    "a copy zoomed by a tenth": pixels.copied(pixels.zoomed, turned=False),
+}
+"""What no rule tells from a good exam."""
 
 WRONG: tuple[Corruption, ...] = (
     *_named("G01", _OF_ITS_KIND),

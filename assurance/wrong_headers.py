@@ -11,6 +11,7 @@ from assurance.good_exams import Four, GoodExam, Make, one_view, two_views
 from mammoclip_sdk.exam import VIEWS, View
 
 _OTHER = {"L": "R", "R": "L"}
+_OTHER_PROJECTION = {"CC": "MLO", "MLO": "CC"}
 _NAMES_OF_THE_VIEW = (
     "ViewPosition",
     "ViewCodeSequence",
@@ -100,8 +101,7 @@ def two_ways_named(exam: GoodExam, rng: np.random.Generator) -> Four:
     """Let two tags of one view contradict each other."""
     four = exam.written()
     view = one_view(rng)
-    other = "MLO" if view.projection == "CC" else "CC"
-    four[view].ViewPosition = other
+    four[view].ViewPosition = _OTHER_PROJECTION[view.projection]
     four[view].ViewCodeSequence = [_code({"CC": "399162004", "MLO": "399368009"}[view.projection])]
     return four
 
@@ -166,6 +166,22 @@ def swapped(*projections: str, orientation: bool) -> Make:
     return make
 
 
+def projections_exchanged(*, orientation: bool) -> Make:
+    """Exchange CC and MLO in the tags of all four views."""
+
+    def make(exam: GoodExam, rng: np.random.Generator) -> Four:
+        four = exam.written()
+        exchanged = {}
+        for view, dataset in four.items():
+            other = View(view.laterality + _OTHER_PROJECTION[view.projection])
+            exchanged[other] = retagged(dataset, four[other])
+            if not orientation:
+                exchanged[other].PatientOrientation = dataset.PatientOrientation
+        return {view: exchanged[view] for view in VIEWS}
+
+    return make
+
+
 def one_side_wrong(exam: GoodExam, rng: np.random.Generator) -> Four:
     """Name one view after the other breast."""
     four = exam.written()
@@ -179,6 +195,7 @@ def one_side_wrong(exam: GoodExam, rng: np.random.Generator) -> Four:
 
 
 _ACROSS = str.maketrans("AP", "PA")
+_OPPOSITE = str.maketrans("APLRFH", "PARLHF")
 
 
 def rows_turned(letters: list[str]) -> list[str]:
@@ -189,6 +206,14 @@ def rows_turned(letters: list[str]) -> list[str]:
 def other_breast(letters: list[str]) -> list[str]:
     """Say what an image of the other breast says."""
     return [letters[0].translate(_ACROSS), letters[1].translate(str.maketrans("LR", "RL"))]
+
+
+def quarter_turned(letters: list[str], quarters: int) -> list[str]:
+    """Say what an image says after one or three quarters of a turn, against the clock."""
+    along, down = letters
+    if quarters == 1:
+        return [down, along.translate(_OPPOSITE)]
+    return [down.translate(_OPPOSITE), along]
 
 
 def orientation_wrong(exam: GoodExam, rng: np.random.Generator) -> Four:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from assurance import wrong_contents
 from assurance.good_exams import Four, GoodExam, Make, Picture, one_view, two_views
-from assurance.wrong_headers import retagged
+from assurance.wrong_headers import quarter_turned, retagged
 from mammoclip_sdk.exam import VIEWS
 from training import encodings, vendors
 
@@ -68,6 +68,19 @@ def resampled(picture: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
+def upper_tenth_cut_off(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Leave out the rows at the top."""
+    return picture[len(picture) // 10 :]
+
+
+def zoomed(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Show the upper left of the image larger by a tenth, in as many pixels."""
+    rows, columns = picture.shape
+    box = (0, 0, columns / 1.1, rows / 1.1)
+    larger = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BILINEAR, box)
+    return np.asarray(larger)
+
+
 def noisy(picture: Picture, rng: np.random.Generator) -> Picture:
     """Add what a lower dose would."""
     noise = rng.normal(0, 0.005, picture.shape)
@@ -93,6 +106,18 @@ def turned(
         return four
 
     return make
+
+
+def quarter_turned_in_a_square(exam: GoodExam, rng: np.random.Generator) -> Four:
+    """Turn one view by a quarter to either side, and say so, in an image as wide as it is high."""
+    view, quarters = one_view(rng), (1, 3)[rng.integers(2)]
+    shown = exam.displayed[view]
+    air = shown.shape[0] - shown.shape[1]
+    beside = (0, air) if view.laterality == "L" else (air, 0)
+    four = exam.written({view: np.rot90(np.pad(shown, ((0, 0), beside)), quarters)})
+    letters = quarter_turned(list(four[view].PatientOrientation), quarters)
+    four[view].PatientOrientation = letters
+    return four
 
 
 def mirrored(picture: Picture) -> Picture:

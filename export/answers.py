@@ -21,7 +21,8 @@ from export.stages import Stages
 from export.verify import answered
 from mammoclip_sdk.bundle import Finding
 from mammoclip_sdk.exam import VIEWS
-from mammoclip_sdk.parity.exams import MAX_BYTES, ParityExams, logits_of
+from mammoclip_sdk.golden import logits_of
+from mammoclip_sdk.parity.exams import MAX_BYTES, ParityExams
 from training import clip
 from training.checkpoint import CheckpointRecord, TrainedFinding
 from training.errors import UnusableInputError

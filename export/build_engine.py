@@ -39,6 +39,7 @@ from mammoclip_sdk.bundle import (
 from mammoclip_sdk.bundle.signature import load_signer
 from mammoclip_sdk.errors import BundleFormatError, MammoClipError
 from mammoclip_sdk.parity import certificate_page
+from mammoclip_sdk.parity.agreement import gate_text
 from mammoclip_sdk.parity.certificate import (
     Certificate,
     certificate_to_json,
@@ -173,12 +174,8 @@ def summary(config: ExportConfig, done: Exported) -> str:
     certificate = done.certificate
     lines = [f"{config.out}: {certificate.exams} exams, against {certificate.reference}"]
     for one in certificate.comparisons:
-        worst = [
-            f"{gate.quantity} {gate.value:.2g} of {gate.limit:.2g}"
-            for gate in one.gates
-            if gate.value is not None
-        ]
-        lines.append(f"  {one.precision} on {one.runtime}: {', '.join(worst)}")
+        lines.append(f"  {one.runtime}, {one.precision}: {one.verdict}")
+        lines += [f"    {gate_text(gate)}" for gate in one.gates]
     return "\n".join(lines)
 
 
@@ -200,7 +197,8 @@ def write_record(path: Path, stages: Stages, done: Exported) -> None:
         "files": done.files,
         "engines": engines,
     }
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with path.open("x", encoding="utf-8", newline="\n") as file:  # a file that is there stays
+        file.write(json.dumps(record, indent=2) + "\n")
 
 
 def command(

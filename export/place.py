@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -31,8 +32,10 @@ def check_place(config: ExportConfig) -> None:
     for path in (record, config.engine_folder):
         if path is not None and (path.resolve().is_relative_to(out) or enclosing_bundle(path)):
             raise _misplaced(path, "a place inside a bundle, which could not be read then")
-    if record is not None and (record.is_dir() or not record.absolute().parent.is_dir()):
-        raise _misplaced(record, "a folder" if record.is_dir() else "no such folder")
+    if record is not None and os.path.lexists(record):  # it may be a key, or the checkpoint's
+        raise _misplaced(record, "something of that name")
+    if record is not None and not record.absolute().parent.is_dir():
+        raise _misplaced(record, "no such folder")
 
 
 def _no_place(out: Path, *, overwrite: bool) -> str:
@@ -53,6 +56,6 @@ def _misplaced(path: Path, found: str) -> ExportError:
     return ExportError(
         path,
         found=found,
-        expected="a place outside of any bundle, in a folder that exists",
+        expected="a place outside of any bundle; for a record, a new name in a folder that exists",
         remedy="Name another.",
     )

@@ -62,7 +62,9 @@ def random_model(config: ModelConfig, seed: int) -> MammoClip:
     return model
 
 
-def write_random_checkpoint(settings: RandomSettings, out: Path, *, command: str) -> None:
+def write_random_checkpoint(
+    settings: RandomSettings, out: Path, *, command: str, overwrite: bool = False
+) -> None:
     """Write the checkpoint of a random model, ready for export, with uncalibrated findings."""
     provenance = Provenance(git_commit=git_commit(), seed=settings.seed, command=command)
     save_checkpoint(
@@ -83,6 +85,7 @@ def write_random_checkpoint(settings: RandomSettings, out: Path, *, command: str
             ),
             licence="Apache-2.0",
         ),
+        overwrite=overwrite,
     )
 
 
@@ -93,6 +96,9 @@ def main(
     width: Annotated[int, typer.Option(help="Of a view, in pixels.")] = PREPROCESSING.width,
     n_local: Annotated[int, typer.Option(help="Blocks that see one view at a time.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier checkpoint.")
+    ] = False,
 ) -> None:
     """Write a checkpoint of random weights with adapters. Exit code 2: unusable settings."""
     adapter = AdapterConfig(
@@ -113,7 +119,7 @@ def main(
             seed=seed,
         )
         command = f"python -m export.random_checkpoint --model {model} --seed {seed}"
-        write_random_checkpoint(settings, out, command=command)
+        write_random_checkpoint(settings, out, command=command, overwrite=overwrite)
     except (ValueError, OSError) as error:
         Console(stderr=True).print(f"No checkpoint was written: {error}", markup=False)
         raise typer.Exit(2) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,37 +57,49 @@ class ExportConfig:
     engine_folder: Path | None = None
     """Where they go; None is the cache that the runtime looks in."""
     record: Path | None = None
-    """JSON file for times, memory and sizes, which have no place in a bundle."""
+    """New JSON file for times, memory and sizes, which have no place in a bundle."""
 
     def __post_init__(self) -> None:
         """Refuse, all together, values that mean nothing."""
-        unknown = [one for one in self.precisions if one not in PRECISIONS]
-        flavours = [one for one in self.engines if one not in FLAVOURS]
-        wrong = {
-            f"precisions {', '.join(unknown)}": unknown,
-            "precisions without fp32": "fp32" not in self.precisions,
-            f"engines of {', '.join(flavours)}": flavours,
-            f"{self.parity_exams} parity exams": self.parity_exams < COUNT,
-            f"seed {self.seed}": self.seed < 0,
-            f"release {self.release}": self.release < 0,
-            "an empty name or version": not (self.name.strip() and self.version.strip()),
-            f"base_sha256 {self.base_sha256!r}": self.base_sha256 is not None
-            and not _HASH.fullmatch(self.base_sha256),
-        }
-        found = [what for what, is_wrong in wrong.items() if is_wrong]
-        if found:
+        wrong = list(self._wrong())
+        if wrong:
             raise ExportError(
                 "settings of the export",
-                found="; ".join(found),
-                expected=f"precisions of {', '.join(PRECISIONS)}, fp32 among them; engines of "
-                f"{', '.join(FLAVOURS)}; at least {COUNT} parity exams; seed and "
-                "release not negative; 64 lower-case hexadecimal digits as a hash",
-                remedy="Correct these options.",
+                found="; ".join(found for found, _ in wrong),
+                expected="; ".join(expected for _, expected in wrong),
+                remedy="Correct this option." if len(wrong) == 1 else "Correct these options.",
             )
 
+    def _wrong(self) -> Iterator[tuple[str, str]]:
+        """Name each value that means nothing, with what was expected in its place."""
+        unknown = [one for one in self.precisions if one not in PRECISIONS]
+        if unknown:
+            yield (
+                f"precisions {', '.join(unknown)}",
+                f"precisions of {', '.join(PRECISIONS)}, fp32 among them",
+            )
+        elif "fp32" not in self.precisions:
+            yield "precisions without fp32", "fp32 among them"
+        flavours = [one for one in self.engines if one not in FLAVOURS]
+        if flavours:
+            yield f"engines of {', '.join(flavours)}", f"engines of {', '.join(FLAVOURS)}"
+        if self.parity_exams < COUNT:
+            yield f"{self.parity_exams} parity exams", f"at least {COUNT} parity exams"
+        for key, number in (("seed", self.seed), ("release", self.release)):
+            if number < 0:
+                yield f"{key} {number}", f"a {key} that is not negative"
+        for key, text in (("name", self.name), ("version", self.version)):
+            if not text.strip():
+                yield f"an empty {key}", f"a {key}"
+        if self.base_sha256 is not None and not _HASH.fullmatch(self.base_sha256):
+            yield f"base_sha256 {self.base_sha256!r}", "64 lower-case hexadecimal digits"
+
     def recorded(self) -> dict[str, object]:
-        """Return what the bundle keeps of the settings: nothing of where things lie or lay."""
+        """Return what the bundle keeps of the settings: nothing of where things lie or lay.
+
+        The checkpoint has a hash in the manifest, and makes the same bundle under any name.
+        """
         kept = asdict(self)
-        for key in ("out", "overwrite", "sign", "engines", "engine_folder", "record"):
+        for key in ("checkpoint", "out", "overwrite", "sign", "engines", "engine_folder", "record"):
             del kept[key]
         return {key: v.name if isinstance(v, Path) else v for key, v in kept.items()}

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from export.one_dnn import one_dnn
 from mammoclip_sdk.bundle import Bundle, Finding
 from mammoclip_sdk.errors import DeviceError
+from mammoclip_sdk.golden import ANSWER_TOLERANCE, logits_of
 from mammoclip_sdk.parity import Progress, certify
 from mammoclip_sdk.parity.certificate import Certificate
-from mammoclip_sdk.parity.exams import ParityExams, logits_of
+from mammoclip_sdk.parity.exams import ParityExams
 from training.model import MammoClip
 
 
@@ -43,7 +44,8 @@ def answered(
     Raises
     ------
     ParityError
-        The model answers with NaN or infinity: nothing can be compared with that.
+        The model answers with NaN or infinity, or with no direction at all: nothing can be compared
+        with that.
     """
     scale = np.float32(255)
     with one_dnn():
@@ -52,13 +54,7 @@ def answered(
             for exam in views
         ]
     embedding = np.concatenate(rows).astype(np.float32)
-    spoilt = [exam for exam, row in enumerate(embedding) if not np.isfinite(row).all()]
-    if spoilt:
-        raise ParityError(
-            f"the training model itself: found NaN or infinity in its answer to exam {spoilt[0]} "
-            f"({len(spoilt)} of {len(embedding)} exams); expected finite embeddings. Train it "
-            "again, or look for weights that are not finite."
-        )
+    _require_embeddings(embedding)
     return ParityExams(
         views=views,
         labels=labels,
@@ -66,6 +62,24 @@ def answered(
         logits=logits_of(embedding, findings).astype(np.float32),
         reference=f"PyTorch {torch.__version__}, float32, not folded",
     )
+
+
+def _require_embeddings(answers: NDArray[np.float32]) -> None:
+    faults = {exam: fault for exam, row in enumerate(answers) if (fault := _fault(row))}
+    if faults:
+        exam, fault = next(iter(faults.items()))
+        raise ParityError(
+            f"the training model itself: found {fault} in its answer to exam {exam} "
+            f"({len(faults)} of {len(answers)} exams); expected finite embeddings of length 1. "
+            "Train it again, or look for weights that are not finite, all zero, or huge."
+        )
+
+
+def _fault(row: NDArray[np.float32]) -> str:
+    if not np.isfinite(row).all():
+        return "NaN or infinity"
+    length = float(np.linalg.norm(row.astype(np.float64)))
+    return f"the length {length:.3g}" if abs(length - 1) > ANSWER_TOLERANCE else ""
 
 
 def verify(bundle: Bundle, progress: Progress | None = None) -> Certificate:

@@ -22,6 +22,7 @@ from mammoclip_sdk.commands.options import (
     Precision,
     TrustedKeys,
     trust_of,
+    views_of,
 )
 from mammoclip_sdk.commands.output import (
     CODES,
@@ -185,7 +186,7 @@ def scan(
         if as_json:
             print_json(console.archive_values(found))
         else:
-            print_lines(console.archive_lines(found))
+            print_lines(console.archive_lines(found, folder))
         if not found.exams:  # to a script, this must not look like an archive that was scored
             raise typer.Exit(EXIT_NOT_SCORED)
 
@@ -215,7 +216,7 @@ def _score(
     as_json: bool,
     report: Path | None,
 ) -> None:
-    views = paths if len(paths) > 1 or _is_file(paths[0]) else paths[0]
+    views = views_of(paths)
     if report is None:
         prediction = predictor.predict(views, strict=strict)
     else:
@@ -232,13 +233,6 @@ def _score(
             print_lines([console.report_line(report)], wrap=False)  # a path is there to be copied
     if prediction.status == "abstained":
         raise typer.Exit(EXIT_NOT_SCORED)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long; whoever opens it says so
-        return False
 
 
 if __name__ == "__main__":

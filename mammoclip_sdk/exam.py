@@ -86,6 +86,8 @@ class Acquisition:
     """Burned In Annotation (0028,0301)."""
     lossy_ratio: float | None
     """Lossy Image Compression Ratio (0028,2112), all steps together; 1 for lossless."""
+    pixel_aspect: tuple[float, float] | None = None
+    """Pixel Aspect Ratio (0028,0034): height and width of a pixel, where it has no spacing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,8 @@ class Exam:
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
     """Disagreements between tags that were noticed and not needed for the choice."""
+    study_instance_uid: str | None = None
+    """Study Instance UID (0020,000D) of all four images; None where one of them is an array."""
 
 
 @dataclass(frozen=True, kw_only=True)

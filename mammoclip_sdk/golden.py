@@ -27,7 +27,9 @@ from mammoclip_sdk.sessions.trt import record_parity
 
 _MAX_BYTES = 2**30
 """Of the unpacked arrays; 16 exams of 4 views of 1024 x 512 pixels take 0.13 GB."""
-_LENGTH_TOLERANCE = 1e-3
+ANSWER_TOLERANCE = 1e-3
+"""Of a stored embedding's length, and of stored logits beside those of the embeddings, relative to
+the scale: what two float32 computations of the same may differ by, many times over."""
 _PLURAL = {"logit": "logits", "probability": "probabilities"}
 
 
@@ -69,7 +71,8 @@ def read_golden(bundle: Bundle) -> GoldenArrays:
     Raises
     ------
     BundleFormatError
-        The arrays are not those that the manifest describes.
+        The arrays are not those that the manifest describes, or the logits are not those of the
+        embeddings and the manifest's prompts.
     """
     manifest = bundle.manifest
     shapes = {
@@ -92,10 +95,33 @@ def read_golden(bundle: Bundle) -> GoldenArrays:
         raise _unreadable(bundle, str(found), shapes)
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise _unreadable(bundle, "NaN or infinity", shapes)  # would compare as no difference
-    away = np.abs(np.linalg.norm(arrays["embedding"], axis=1) - 1)
-    if away.max() > _LENGTH_TOLERANCE:
-        raise _unreadable(bundle, "embeddings whose length is not 1", shapes)
+    fault = answer_fault(arrays["embedding"], arrays["logits"], manifest.findings)
+    if fault:
+        raise _unreadable(bundle, fault, shapes)
     return GoldenArrays(**arrays)
+
+
+def answer_fault(
+    embedding: NDArray[np.float32], logits: NDArray[np.float32], findings: tuple[Finding, ...]
+) -> str:
+    """Say why stored answers, (N, D) and (N, findings, 2), are not a model's; empty if they are.
+
+    A prompt that was changed after the model had answered shows here, whatever runs the graph.
+    """
+    if np.abs(np.linalg.norm(embedding, axis=1) - 1).max() > ANSWER_TOLERANCE:
+        return "embeddings whose length is not 1"
+    scales = np.array([finding.logit_scale for finding in findings])[:, None]
+    if (np.abs(logits_of(embedding, findings) - logits) > ANSWER_TOLERANCE * scales).any():
+        return "logits that are not those of the embeddings and the manifest's prompts"
+    return ""
+
+
+def logits_of(embedding: NDArray[np.generic], findings: tuple[Finding, ...]) -> NDArray[np.float64]:
+    """Return (N, findings, 2): every finding's scale times cosine to its two prompts."""
+    prompts = np.array([(one.negative_embedding, one.positive_embedding) for one in findings])
+    scales = np.array([finding.logit_scale for finding in findings])
+    logits = np.einsum("nd,fpd->nfp", embedding.astype(np.float64), prompts)
+    return np.asarray(scales[:, None] * logits)
 
 
 def run_golden(bundle: Bundle, session: Session) -> GoldenResult:

@@ -106,6 +106,8 @@ class Prediction:
     """UTC, as ISO 8601 writes it, to the second."""
     status: Literal["scored", "abstained"]
     """``abstained``: a reason blocks the exam and there are no findings. It is not a negative."""
+    study_instance_uid: str | None
+    """As in `exam.Exam`."""
     findings: tuple[FindingScore, ...]
     reasons: tuple[Reason, ...]
     views: tuple[ViewRecord, ...]

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -30,31 +31,47 @@ def side_by_side(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> li
     ------
     Exception
         What the work of the first item raised for which it raised anything; that of the others is
-        done none the less.
+        done none the less. `KeyboardInterrupt` and the like end it when no thread is at work.
     """
-    outcomes: list[Future[_Result]] = []
-    waiting: deque[tuple[Future[_Result], _Item]] = deque()
-    for item in items:
-        outcomes.append(Future())
-        waiting.append((outcomes[-1], item))
-
-    def take_turns() -> None:
-        while True:
-            try:
-                outcome, item = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                outcome.set_result(work(item))
-            except BaseException as exc:  # raised below, in the caller's thread
-                outcome.set_exception(exc)
-
-    others = min(len(outcomes), cores()) - 1
+    turns: list[tuple[Future[_Result], _Item]] = [(Future(), item) for item in items]
+    waiting = deque(turns)
+    others = min(len(turns), cores()) - 1
     if others < 1:
-        take_turns()
+        _take(waiting, work)
     else:
         with ThreadPoolExecutor(others) as pool:
-            for _ in range(others):
-                pool.submit(take_turns)
-            take_turns()
-    return [outcome.result() for outcome in outcomes]
+            with suppress(RuntimeError):  # no thread to be had: none is needed
+                for _ in range(others):
+                    pool.submit(_take, waiting, work)
+            _take(waiting, work)
+    # An error holds the frames it passed; were one of them to hold the error, what their variables
+    # hold, whole images, would stay until the next collection of garbage.
+    results = []
+    turns.reverse()
+    try:
+        while turns:
+            results.append(turns.pop()[0].result())
+    finally:
+        turns.clear()
+    return results
+
+
+def _take(waiting: deque[tuple[Future[_Result], _Item]], work: Callable[[_Item], _Result]) -> None:
+    """Do the work of one item after the other, until none waits."""
+    while True:
+        try:
+            outcome, item = waiting.popleft()
+        except IndexError:
+            return
+        try:
+            result = work(item)
+        except BaseException as exc:
+            outcome.set_exception(exc)
+            del outcome  # see above
+            if not isinstance(exc, Exception):  # an interrupt, which ends all of it
+                with suppress(IndexError):
+                    while True:
+                        waiting.popleft()[0].cancel()
+                raise
+        else:
+            outcome.set_result(result)

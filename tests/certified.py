@@ -18,7 +18,12 @@ from mammoclip_sdk.bundle import (
     write_bundle,
 )
 from mammoclip_sdk.parity import measure
-from mammoclip_sdk.parity.certificate import FORMAT, Certificate, certificate_to_json
+from mammoclip_sdk.parity.certificate import (
+    FORMAT,
+    Certificate,
+    certificate_to_json,
+    judged_sha256,
+)
 from mammoclip_sdk.parity.exams import write_exams
 
 EXAMS = 64
@@ -46,13 +51,14 @@ def certificate() -> Certificate:
         format=FORMAT,
         bundle="tiny",
         version="1.2.3",
+        judged_sha256=judged_sha256(bundle.manifest),
         bundle_sha256=None,
         issued_at=None,
         sdk_version="0.0.0",
         reference=made.reference,
         exams=EXAMS,
-        labelled=int((made.labels >= 0).sum()),
-        positives=int((made.labels == 1).sum()),
+        labelled=made.labelled,
+        positives=made.positives,
         exams_sha256=bundle.manifest.attachments[0].sha256,
         comparisons=tuple(
             measure(bundle, made, FakeSession(precision=precision))

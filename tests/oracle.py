@@ -69,6 +69,17 @@ def modality_value(display, stored: int) -> float:
     return display.slope * stored + display.intercept
 
 
+def first_input(word: int, display, *, of_voi: bool) -> int:
+    """PS3.3 C.11.1.1 and C.11.2.1.1: the second value of LUT Descriptor (0028,3002), of 16 bits.
+
+    It has a sign where a value below 0 may be looked up: a stored one, or of a VOI LUT the output
+    of the modality transformation.
+    """
+    inputs = stored_range(display)
+    least = min(modality_value(display, value) for value in inputs) if of_voi else inputs[0]
+    return word - 2**16 if least < 0 and word >= 2**15 else word
+
+
 def looked_up(lut, value: float) -> int:
     """PS3.3 C.11.1.1.1: inputs outside the table map to its first or its last entry."""
     entry = round(value - lut.first)

@@ -223,3 +223,16 @@ def test_a_zip_with_an_endless_directory_is_refused_before_it_is_listed(tiny_bun
     finally:
         tracemalloc.stop()
     assert peak < 1e6
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.fp32.onnx", "golden.npz"])
+def test_a_file_of_a_bundle_in_its_place_is_told_the_folder(
+    tiny_bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (tiny_bundle / name).is_file()
+    monkeypatch.chdir(tiny_bundle)
+    for path in (tiny_bundle / name, Path(name)):
+        with pytest.raises(BundleNotFoundError) as caught:
+            read_bundle(path)
+        assert caught.value.found == "one file of a bundle"
+        assert caught.value.remedy == f"Name the bundle's folder, {tiny_bundle}."

@@ -214,6 +214,65 @@ def test_what_cannot_be_cleared_away_does_not_make_a_new_bundle_fail(
     assert version(tmp_path / left_behind) == "1.2.3"
 
 
+def appearing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something of somebody else's takes the path while a bundle is written beside it."""
+    ours = swap.sync_folder
+
+    def then(folder: Path) -> None:
+        ours(folder)
+        if folder.name.endswith(swap.PARTIAL):
+            path.mkdir()
+            (path / "only_copy.txt").write_bytes(b"precious")
+
+    monkeypatch.setattr(swap, "sync_folder", then)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_at_the_path_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+) -> None:
+    appearing(tmp_path / "b", monkeypatch)
+    with pytest.raises(BundleError) as caught:
+        write(tmp_path / "b", overwrite=overwrite)
+    found = "something that is not a bundle" if overwrite else "something already at this path"
+    assert caught.value.found == found
+    assert everything(tmp_path) == {"b/only_copy.txt": b"precious"}
+    assert names(tmp_path) == ["b"]
+
+
+def test_a_folder_takes_no_name_that_another_has(tmp_path: Path) -> None:
+    for name in ("new", "taken"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "file").write_text("mine")
+    before = everything(tmp_path)
+    for taken in ("taken", "file"):
+        with pytest.raises(FileExistsError):
+            swap.put(tmp_path / "new", tmp_path / taken, replace=False)
+        assert everything(tmp_path) == before
+    swap.put(tmp_path / "new", tmp_path / "free", replace=False)
+    assert names(tmp_path) == ["file", "free", "taken"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_of_two_that_write_one_new_path_at_once_one_is_told(tmp_path: Path) -> None:
+    for attempt in range(10):
+        children = []
+        for version_ in ("1.0.0", "2.0.0"):
+            child = os.fork()
+            if child == 0:
+                with suppress(BaseException):
+                    write(tmp_path / str(attempt), version_, overwrite=False)
+                    os._exit(0)
+                os._exit(9)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert sorted(codes) == [0, 9]
+        assert version(tmp_path / str(attempt)) == ("1.0.0", "2.0.0")[codes.index(0)]
+        assert names(tmp_path) == [str(one) for one in range(attempt + 1)]
+
+
 def killed_at(step: int, path: Path) -> bool:
     """Whether a child that overwrites the bundle, and is killed at a step, gets that far."""
     files = tiny_files()

@@ -80,6 +80,7 @@ AGREEMENT = Agreement(
     batch_sizes=(8,),
     batch_logit=worst(0.0),
     batch_probability=worst(0.0),
+    batch_cosine=worst(0.0),
 )
 
 
@@ -107,6 +108,14 @@ def verdicts(precision: str, agreement: Agreement) -> dict[str, str]:
 
 
 def test_the_limits_are_those_that_were_promised() -> None:
+    rounded = {
+        "unusable": 0,
+        "cosine": 0.01,
+        "probability": 0.02,
+        "auc": 0.005,
+        "batch_probability": 0.02,
+        "batch_cosine": 0.01,
+    }
     assert {name: dict(limits) for name, limits in LIMITS.items()} == {
         "fp32": {
             "unusable": 0,
@@ -115,6 +124,7 @@ def test_the_limits_are_those_that_were_promised() -> None:
             "length": 1e-5,
             "flips": 0,
             "batch_logit": 1e-3,
+            "batch_cosine": 1e-6,
         },
         "fp16": {
             "unusable": 0,
@@ -125,9 +135,10 @@ def test_the_limits_are_those_that_were_promised() -> None:
             "flips": 0,
             "batch_logit": 0.05,
             "batch_probability": 0.02,
+            "batch_cosine": 1e-4,
         },
-        "bf16": {"unusable": 0, "probability": 0.02, "auc": 0.005, "batch_probability": 0.02},
-        "int8": {"unusable": 0, "probability": 0.02, "auc": 0.005, "batch_probability": 0.02},
+        "bf16": rounded,
+        "int8": rounded,
     }
 
 
@@ -197,6 +208,7 @@ def test_nothing_usable_fails_and_judges_nothing_else() -> None:
         length=None,
         batch_logit=None,
         batch_probability=None,
+        batch_cosine=None,
         findings=(replace(FINDING, probability=None, auc=None),),
     )
     for precision in LIMITS:
@@ -223,6 +235,7 @@ CERTIFICATE = Certificate(
     format=FORMAT,
     bundle="tiny",
     version="1.2.3",
+    judged_sha256="d" * 64,
     bundle_sha256=None,
     issued_at=None,
     sdk_version="0.3.0",
@@ -285,15 +298,17 @@ AGREEMENTS = st.builds(
     cosine=st.none() | WORST,
     length=st.none() | WORST,
     findings=st.lists(FINDINGS, min_size=1, max_size=2).map(tuple),
-    batch_sizes=st.lists(COUNTS, max_size=2).map(tuple),
+    batch_sizes=st.lists(COUNTS, max_size=2, unique=True).map(tuple),
     batch_logit=st.none() | WORST,
     batch_probability=st.none() | WORST,
+    batch_cosine=st.none() | WORST,
 )
 COMPARISONS = st.builds(comparison, st.sampled_from(list(LIMITS)), AGREEMENTS)
 CERTIFICATES = st.builds(
     replace,
     st.just(CERTIFICATE),
     bundle=NAMES,
+    judged_sha256=NAMES,
     bundle_sha256=st.none() | NAMES,
     issued_at=st.none() | NAMES,
     comparisons=st.lists(COMPARISONS, max_size=2).map(tuple),
@@ -323,9 +338,23 @@ def altered(**changes: Any) -> str:
     return json.dumps({**plain, **changes})
 
 
+def with_batches(*sizes: int) -> str:
+    plain = json.loads(certificate_to_json(CERTIFICATE))
+    plain["comparisons"][0]["agreement"]["batch_sizes"] = sizes
+    return json.dumps(plain)
+
+
+def negative(quantity: str) -> str:
+    """A value below zero, in what was measured and in the gate that follows from it."""
+    agreement = with_value(quantity, -1)
+    return certificate_to_json(
+        replace(CERTIFICATE, comparisons=(comparison("fp32", agreement),)),
+    )
+
+
 def with_gate(**changes: Any) -> str:
     plain = json.loads(certificate_to_json(FAILED))
-    plain["comparisons"][1]["gates"][1] |= changes
+    plain["comparisons"][1]["gates"][2] |= changes
     return json.dumps(plain)
 
 
@@ -345,6 +374,9 @@ def with_gate(**changes: Any) -> str:
         (with_gate(quantity="golden_probability"), r"comparisons\[1\].gates: none for probability"),
         (certificate_to_json(FAILED).replace('"int8"', '"fp8"'), "'fp8' is none of fp32"),
         (with_gate(value=math.nan), "NaN is not a number"),
+        (negative("logit"), r"comparisons\[0\].gates logit: -1.0 is negative"),
+        (negative("unusable"), r"gates unusable: -1.0 is negative"),
+        (with_batches(3, 8, 8), r"comparisons\[0\].agreement.batch_sizes: \(3, 8, 8\), one of"),
     ],
 )
 def test_a_certificate_that_contradicts_itself_is_refused(text: str, found: str) -> None:
@@ -353,8 +385,8 @@ def test_a_certificate_that_contradicts_itself_is_refused(text: str, found: str)
 
 
 def test_another_format_is_refused_before_its_keys() -> None:
-    with pytest.raises(BundleVersionError, match=r"certificate\.json: format: found 3; expected 2"):
-        certificate_from_json('{"format": 3, "unknown": 0}', subject="certificate.json")
+    with pytest.raises(BundleVersionError, match=r"certificate\.json: format: found 2; expected 3"):
+        certificate_from_json('{"format": 2, "unknown": 0}', subject="certificate.json")
 
 
 def test_a_gate_cannot_pass_with_what_is_no_number() -> None:
@@ -367,9 +399,13 @@ def test_a_gate_cannot_pass_with_what_is_no_number() -> None:
 def test_the_page_says_what_failed_and_where_and_what_was_not_here() -> None:
     page = page_of(FAILED)
     assert ">Not every runtime that was here agrees within its limits<" in page
-    assert "Not compared, in one precision or more: cuda." in page
+    absent = "Not compared, in one precision or more: cuda."
+    assert (
+        f'its limits</p><p class="verdict absent">{absent}</p>' in page
+    )  # as large as the verdict
+    assert 'class="verdict absent"' not in page_of(replace(FAILED, absent=()))
     assert "<li>onnxruntime 1.32.0 CPUExecutionProvider, int8: difference of a probability" in page
-    assert "1 of 4 gates failed" in page
+    assert "1 of 6 gates failed" in page
     assert "passed, " not in page
     assert "<th>cuda, fp16</th><td>no CUDA</td>" in page
     assert ">Every runtime that was here agrees within its limits<" in page_of(CERTIFICATE)
@@ -381,6 +417,28 @@ def test_the_page_says_what_failed_and_where_and_what_was_not_here() -> None:
     issued = replace(CERTIFICATE, issued_at="2026-11-24T12:00:00+00:00", bundle_sha256="c" * 64)
     assert "2026-11-24T12:00:00+00:00" in page_of(issued)
     assert "c" * 64 in page_of(issued)
+    assert f"<th>SHA-256 of what was judged</th><td>{CERTIFICATE.judged_sha256}</td>" in page
+
+
+def summary(one: Comparison) -> list[str]:
+    """The cells of a comparison's row in the overview."""
+    page = page_of(replace(CERTIFICATE, comparisons=(one,)))
+    (row,) = re.findall(r"<h2>What was compared</h2>.*?<tbody><tr.*?>(.*?)</tr></tbody>", page)
+    return re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+
+
+def test_the_summary_shows_the_largest_difference_of_a_probability_there_is() -> None:
+    one = comparison("bf16", with_finding(probability=worst(0.005)))
+    runtime, verdict, precision, logit, probability, flips = summary(one)
+    assert (runtime, verdict, precision) == (one.runtime, one.verdict, "bf16")
+    assert (logit, probability, flips) == ("1e-05", "0.005", "0")
+    for golden, shown in ((0.0113, "0.0113"), (0.001, "0.005"), (math.inf, "inf")):
+        judged = gate("golden_probability", 0.02, Worst(value=golden, where="exam 1"))
+        assert summary(replace(one, gates=(*one.gates, judged)))[4] == shown
+    unjudged = gate("golden_probability", 0.02, "not here")
+    assert summary(replace(one, gates=(*one.gates, unjudged)))[4] == "0.005"
+    logits = gate("golden_logit", 0.05, worst(0.04))  # of another scale
+    assert summary(replace(one, gates=(*one.gates, logits)))[3:5] == ["1e-05", "0.005"]
 
 
 def test_the_page_escapes_every_text_that_comes_from_elsewhere() -> None:
@@ -400,6 +458,7 @@ def test_the_page_escapes_every_text_that_comes_from_elsewhere() -> None:
         findings=(finding,),
         batch_logit=bad_worst,
         batch_probability=bad_worst,
+        batch_cosine=bad_worst,
     )
     one = replace(
         comparison("int8", agreement), runtime=evil, device=evil, hardware=evil, graph=evil

@@ -13,15 +13,16 @@ from certified import attached, bundle_of, certificate, certified, uncertified, 
 from command import refused, run
 from conftest import KeyPair, tiny_graph, tiny_weights
 
-from mammoclip_sdk.bundle import Bundle, read_bundle, sha256
+from mammoclip_sdk.bundle import ATTACHMENTS, Bundle, Calibration, read_bundle, sha256
 from mammoclip_sdk.bundle.contradictions import GOLDEN_LIMITS, LOGIT_SCALE, largest_tolerance
-from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES
+from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES, MADE_AFTERWARDS
 from mammoclip_sdk.errors import BundleCertificateError, BundleFormatError, BundleVersionError
 from mammoclip_sdk.parity.agreement import LIMITS, judge
 from mammoclip_sdk.parity.certificate import (
     NOT_ASKED,
     Absence,
     Comparison,
+    judged_sha256,
     require_certificate,
 )
 
@@ -49,6 +50,14 @@ def measured(**changes: Any) -> dict[str, Any]:
     return first(agreement=agreement, gates=(*judge("fp32", agreement), one.gates[-1]))
 
 
+def measured_on(exams: int) -> dict[str, Any]:
+    """Changes of a certificate: every comparison over another number of exams."""
+    ones = certificate().comparisons
+    return {
+        "comparisons": tuple(replace(o, agreement=replace(o.agreement, exams=exams)) for o in ones)
+    }
+
+
 def golden(**changes: Any) -> dict[str, Any]:
     *gates, last = certificate().comparisons[0].gates
     assert last.quantity == "golden_logit"
@@ -71,6 +80,14 @@ def of_precision(precision: str) -> tuple[Comparison, ...]:
         ({"exams_sha256": "0" * 64}, "over other exams than those of the bundle"),
         ({"exams": 63} | measured(exams=63), "over 63 exams, of at least 64"),
         ({"exams": 65}, "64 exams of 65"),
+        (
+            {"exams": 6500} | measured_on(6500),
+            "(6500, 42, 21) instead of the bundle's (64, 42, 21)",
+        ),
+        ({"positives": 20}, "(64, 42, 20) instead of the bundle's (64, 42, 21)"),
+        ({"labelled": 43}, "(64, 43, 21) instead of the bundle's (64, 42, 21)"),
+        ({"bundle_sha256": "0" * 64}, "a certificate that was made on a workstation"),
+        ({"issued_at": "2026-11-24T12:00:00+00:00"}, "that was made on a workstation"),
         ({"comparisons": ()}, "no comparison of model.fp32.onnx in fp32"),
         ({"comparisons": of_precision("bf16")}, "no comparison of model.fp32.onnx in fp32"),
         ({"comparisons": of_precision("fp32")}, "no comparison in bf16, in which"),
@@ -82,7 +99,6 @@ def of_precision(precision: str) -> tuple[Comparison, ...]:
         (measured(findings=()), "other findings than those of the bundle"),
         (measured(batch_sizes=(8,)), "fp32: no batch of 3 exams"),
         (measured(batch_sizes=(2,)), "fp32: no batch of 3 and of 8 exams"),
-        (measured(unusable=-1), "-1 unusable exams"),
         (golden(limit=1e9), "no judgement of the golden exams by the bundle's tolerance, 0.0001"),
         (golden(quantity="golden_probability"), "no judgement of the golden exams"),
         (without_golden(), "no judgement of the golden exams"),
@@ -120,12 +136,81 @@ def test_other_weights_under_the_same_certificate_are_refused() -> None:
     assert "a graph that the bundle does not have" in caught.value.found
 
 
+(FINDING,) = uncertified().manifest.findings
+POINT = replace(FINDING.operating_points[0], threshold=0.5)
+CHANGED = {
+    "prompts swapped": {
+        "negative_embedding": FINDING.positive_embedding,
+        "positive_embedding": FINDING.negative_embedding,
+    },
+    "prompt's words": {"positive_prompt": "anything"},
+    "logit scale": {"logit_scale": 50.0},
+    "calibration": {"calibration": Calibration(slope=9.0, intercept=-1.0, fitted_on="nothing")},
+    "operating point": {"operating_points": (POINT,)},
+    "no operating point": {"operating_points": ()},
+}
+
+
+def reworked(**changes: Any) -> Bundle:
+    """The certified bundle, its manifest edited afterwards."""
+    bundle = certified()
+    return bundle_of(replace(bundle.manifest, **changes), dict(bundle.files))
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_finding_that_was_changed_after_the_judgement_is_not_signed(
+    tmp_path: Path, keys: KeyPair, change: str
+) -> None:
+    bundle = reworked(findings=(replace(FINDING, **CHANGED[change]),))
+    with pytest.raises(BundleCertificateError) as caught:
+        require_certificate(bundle)
+    assert caught.value.found == OTHER
+    path = write_certified(tmp_path / "bundle", bundle)
+    refused(run("bundle", "sign", path, "--key", keys.private), "BundleCertificateError", OTHER)
+    refused(run("bundle", "verify", path, "--device", "cpu"), "BundleCertificateError", OTHER)
+    assert not (path / "manifest.sig").exists()
+
+
+OTHER = "a certificate of another manifest: what it says was changed after it was judged"
+MANIFEST = uncertified().manifest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"release": MANIFEST.release + 1},
+        {"intended_use": "Anything."},
+        {"not_for_clinical_use": False},
+        {"preprocessing": replace(MANIFEST.preprocessing, crop_margin=0.1)},
+        {"measurements": ()},
+        {"model_card": replace(MANIFEST.model_card, training_data="Everything.")},
+        {"source": replace(MANIFEST.source, checkpoint_sha256="f" * 64)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_whatever_else_a_manifest_says_is_part_of_the_judgement(changes: dict[str, Any]) -> None:
+    with pytest.raises(BundleCertificateError) as caught:
+        require_certificate(reworked(**changes))
+    assert caught.value.found == OTHER
+
+
+def test_what_is_made_of_a_judgement_takes_no_new_one() -> None:
+    bundle = certified()
+    for kind in MADE_AFTERWARDS[1:]:
+        bundle = attached(bundle, kind, f"{kind}.html", b"a page")
+    assert require_certificate(bundle) == certificate()
+    assert judged_sha256(bundle.manifest) == judged_sha256(uncertified().manifest)
+    assert set(ATTACHMENTS) == {"parity_exams", *MADE_AFTERWARDS}
+    assert MADE_AFTERWARDS[0] == "certificate"
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         (b'{"passed": "sure"}', BundleFormatError),
         (b"\xff", BundleFormatError),
         (b'{"format": 1}', BundleVersionError),
+        (b'{"format": 2}', BundleVersionError),
     ],
 )
 def test_what_is_no_certificate_is_refused(text: bytes, error: type[Exception]) -> None:

@@ -75,11 +75,14 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert [p.name for p in (tmp_path / "made").iterdir()] == ["checkpoint"]
 
 
-def test_saving_again_replaces_a_checkpoint_and_nothing_else(tmp_path):
+def test_a_checkpoint_is_replaced_when_asked_for_and_nothing_else_ever(tmp_path):
     model = tiny(tmp_path).float()
     save(tmp_path / "checkpoint", model, golden_views=exams())
     train_at_random(model, seed=9)
-    save(tmp_path / "checkpoint", model)
+    with pytest.raises(CheckpointError, match=r"found a finished checkpoint; .*--overwrite"):
+        save(tmp_path / "checkpoint", model)
+    assert load_checkpoint(tmp_path / "checkpoint").golden_views is not None
+    save(tmp_path / "checkpoint", model, overwrite=True)
     loaded = load_checkpoint(tmp_path / "checkpoint")
     assert loaded.golden_views is None
     assert torch.equal(
@@ -88,8 +91,8 @@ def test_saving_again_replaces_a_checkpoint_and_nothing_else(tmp_path):
     )
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "text").write_text("mine")
-    with pytest.raises(FileExistsError, match="is no checkpoint"):
-        save(tmp_path / "notes", model)
+    with pytest.raises(CheckpointError, match="found something that is no checkpoint"):
+        save(tmp_path / "notes", model, overwrite=True)
     assert (tmp_path / "notes" / "text").read_text() == "mine"
 
 
@@ -109,7 +112,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            save(tmp_path / "checkpoint", model)
+            save(tmp_path / "checkpoint", model, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

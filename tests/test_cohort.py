@@ -237,6 +237,10 @@ def command(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def lines_of(result, start):
+    return [line for line in result.output.splitlines() if line.startswith(start)]
+
+
 def classes(manifest, seed):
     """How many exams of the rarer class the smallest part of the default split has."""
     made = split(read_manifest(manifest), seed=seed, calibration_share=0.15, test_share=0.15)
@@ -248,13 +252,15 @@ def classes(manifest, seed):
 
 def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path):
     out = tmp_path / "checkpoint"
+    out.mkdir()
+    (out / "config.json").write_text("{}")  # an earlier one, to be replaced
     seed = 226  # one after whose epoch the malignant exams of the calibration part score higher
     result = command(
         "--manifest", manifest, "--out", out, "--model", "phantom-clip",
         "--pretrained", "random", "--height", 64, "--width", 32,
         "--epochs", 1, "--batch-size", 4, "--seed", seed, "--accept-implants",
         "--licence", "CC-BY-4.0", "--training-data", "Phantoms of one generator.",
-        "--limitation", "One epoch.",
+        "--limitation", "One epoch.", "--overwrite",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "epoch 1 of 1: loss 0." in result.output
@@ -277,8 +283,12 @@ def test_fine_tuning_makes_a_checkpoint_that_can_be_exported(manifest, tmp_path)
         f"Phantoms of one generator. Training part of manifest.csv: {len(parts.training)} exams, "
         f"{malignant} malignant. Adapters alone, on phantom-clip with random weights."
     )
-    assert card.limitations[0] == "One epoch."
-    assert card.limitations[1].startswith("Measured on the test part of manifest.csv alone")
+    limits = [line.removeprefix("Limit: ") for line in lines_of(result, "Limit: ")]
+    assert len(limits) == 3  # the AUC, and the threshold of either class
+    assert limits[0].startswith("The interval of the AUC on the test part ")
+    assert lines_of(result, "AUC ")[0] in limits[0]
+    assert card.limitations[:4] == ("One epoch.", *limits)
+    assert card.limitations[4].startswith("Measured on the test part of manifest.csv alone")
     torch.manual_seed(seed)  # what the run started from
     start = MammoClip(replace(checkpoint.model.config, pretrained=None))
     assert checkpoint.record.base_sha256 == base_sha256(start.state_dict())
@@ -300,11 +310,25 @@ def test_what_can_be_refused_without_an_image_is_refused_before_one_is_read(
     }
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+    nowhere = tmp_path / "none.csv"
     for arguments, reason in (
         (("--seed", seeds[False]), "at least two of each class in every part"),
-        (("--out", tmp_path / "taken"), "taken exists and is no checkpoint"),
+        (("--out", tmp_path / "taken"), "found something that is no checkpoint"),
+        (("--out", tmp_path / "taken", "--overwrite"), "found something that is no checkpoint"),
+        (
+            ("--out", tmp_path / "made"),
+            "found a finished checkpoint; expected a new folder, or that of a run that was "
+            "interrupted. Name another folder, or ask for --overwrite",
+        ),
+        (("--out", tmp_path / "made", "--overwrite", "--batch-size", 64), "for batches of 64"),
         (("--batch-size", 64), "examples for batches of 64"),
-        (("--pretrained", tmp_path / "none.pt"), "no file"),
+        (("--pretrained", "openai"), "pretrained weights: found no file openai"),
+        (("--pretrained", "openai", "--manifest", nowhere), "found no file openai"),
+        (("--model", "ViT-Z", "--manifest", nowhere), "open_clip model 'ViT-Z'"),
+        (("--manifest", nowhere), "none.csv: found no file to read (No such file or directory)"),
+        (("--manifest", tmp_path), "found a folder; expected a CSV file: UTF-8 with comma-"),
         (("--n-local", 9), "n_local is 9"),
         (
             ("--positive-prompt", "malignant " * 40),
@@ -319,18 +343,4 @@ def test_what_can_be_refused_without_an_image_is_refused_before_one_is_read(
         assert result.exit_code == 2, result.output
         assert result.output.startswith("No checkpoint was written: ")
         assert reason in result.output
-    assert not (tmp_path / "checkpoint").exists()
-
-
-def test_unusable_input_exits_with_2_and_leaves_nothing(tmp_path):
-    result = command(
-        "--manifest",
-        tmp_path / "none.csv",
-        "--out",
-        tmp_path / "checkpoint",
-        "--pretrained",
-        "random",
-    )
-    assert result.exit_code == 2
-    assert "No checkpoint was written" in result.output
     assert not (tmp_path / "checkpoint").exists()

@@ -17,11 +17,14 @@ from conftest import HEIGHT, SIZE, WIDTH, tiny_graph
 from fake_tensorrt import FakeCuda
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
+from sidecars import A2000
 from tensorrt_here import GPU, RTX, needs_rtx, no_gpu
+from tiny_graphs import many_bundle
 
 from mammoclip_sdk import engines
 from mammoclip_sdk.bundle import Bundle, Graph, Tensor, sha256
 from mammoclip_sdk.engines import flavour as flavours
+from mammoclip_sdk.engines.sidecar import Parity
 from mammoclip_sdk.errors import (
     BundleFormatError,
     DeviceError,
@@ -30,6 +33,7 @@ from mammoclip_sdk.errors import (
     RuntimeNotInstalledError,
 )
 from mammoclip_sdk.golden import require_golden
+from mammoclip_sdk.parity import certify
 from mammoclip_sdk.sessions import CheckedSession, trt
 
 
@@ -276,23 +280,36 @@ def vit_b_16() -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("worst", "passed"), [(0.05, True), (0.0, True), (0.051, False), (-0.01, False), (None, False)]
+)
+def test_golden_exams_pass_from_no_difference_to_the_tolerance(
+    worst: float | None, *, passed: bool
+) -> None:
+    assert Parity(gpu=A2000, exams=2, worst_difference=worst, tolerance=0.05).passed == passed
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(GPU is None, reason="no NVIDIA GPU that works here")
 @pytest.mark.parametrize("name", flavours.FLAVOURS)
 @pytest.mark.parametrize("target", [None, "current"])
-def test_an_engine_on_a_gpu_agrees_with_the_golden_exams_and_becomes_active(
-    bundle: Bundle, tmp_path: Path, name: str, target: str | None
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_engine_on_a_gpu_agrees_with_golden_and_parity_exams_and_becomes_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, target: str | None, precision: str
 ) -> None:
     try:
         flavours.load(name)
     except RuntimeNotInstalledError as error:
         pytest.skip(error.found)
-    engines.build(bundle, flavour=name, precision="fp32", engines=tmp_path, target=target)
-    assert not trt.available(bundle, "fp32", tmp_path)
+    bundle = many_bundle()
+    monkeypatch.setenv("MAMMOCLIP_ENGINES", str(tmp_path))
+    engines.build(bundle, flavour=name, precision=precision, target=target)
+    assert not trt.available(bundle, precision)
     for _ in range(2):  # the second time from kept kernels
-        session = CheckedSession(
-            trt.open_session(bundle, precision="fp32", engines=tmp_path), bundle
-        )
+        session = CheckedSession(trt.open_session(bundle, precision=precision), bundle)
         assert require_golden(bundle, session).passed
         session.close()
-    assert trt.available(bundle, "fp32", tmp_path)
+    assert trt.available(bundle, precision)
+    made = certify(bundle, "tensorrt", precision)
+    assert [(one.device, one.precision) for one in made.comparisons] == [("tensorrt", precision)]
+    assert made.failures == ()

@@ -147,6 +147,24 @@ def test_the_commands_list_and_prune_what_is_there(tmp_path: Path) -> None:
     assert command("list", folder=tmp_path) == (0, [])
 
 
+@pytest.mark.parametrize("what", ["list", "prune"])
+def test_a_named_folder_that_is_none_is_an_error_and_one_to_be_made_is_not(
+    tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for name, found in (
+        ("nowhere", "nothing that can be read (No such file or directory)"),
+        ("x" * 300, "nothing that can be read (File name too long)"),
+        ("file", "something that is no folder"),
+    ):
+        code, said = command(what, "--engines", tmp_path / name, folder=tmp_path)
+        assert (code, said["error"]["code"]) == (2, "engine_missing")
+        assert said["error"]["subject"] == str(tmp_path / name)
+        assert said["error"]["found"] == found
+    assert command(what, folder=tmp_path / "later") == (0, [])
+    assert command(what, "--engines", tmp_path, folder=tmp_path / "later") == (0, [])
+
+
 # -- places ---------------------------------------------------------------------------------------
 
 

@@ -6,11 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from mammoclip_sdk.bundle import Interval, Measurement
 from training.evaluation import (
+    FEW,
+    ScoredSet,
     auc_interval,
     calibrated,
     choose_threshold,
     fit_calibration,
+    limits,
     measure_operating_point,
     wilson_interval,
 )
@@ -105,3 +109,58 @@ def test_thresholds_reach_what_they_are_named_after_and_no_stricter_one_does(see
     stricter = scores[positive & (scores > sensitive)]
     if stricter.size:
         assert (scores[positive] >= stricter.min()).mean() < share + 1 / positive.sum()
+
+
+def said_of(lower, upper, *, malignant=FEW, others=FEW):
+    """What the model card says of an AUC of 0.5 between these limits, and of these counts."""
+    value = Interval(estimate=0.5, lower=lower, upper=upper, level=0.95, method="delong")
+    auc = Measurement(name="AUC", finding="malignancy", value=value, exams=80, data="test part")
+    positive = np.arange(malignant + others) < malignant
+    return limits(auc, ScoredSet(positive=positive, logits=np.zeros(len(positive)), data=""))
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "said"),
+    [
+        (
+            0.5,
+            0.9,
+            "The interval of the AUC on the test part includes 0.5 (AUC 0.500, 95% interval 0.500 "
+            "to 0.900, on 80 exams): not shown to be better than chance.",
+        ),
+        (
+            0.1,
+            0.5,
+            "The interval of the AUC on the test part includes 0.5 (AUC 0.500, 95% interval 0.100 "
+            "to 0.500, on 80 exams): not shown to be better than chance.",
+        ),
+        (
+            0.1,
+            0.49,
+            "The interval of the AUC on the test part is below 0.5 (AUC 0.500, 95% interval 0.100 "
+            "to 0.490, on 80 exams): worse than chance.",
+        ),
+    ],
+)
+def test_an_auc_that_may_be_chance_is_a_limit_of_the_model(lower, upper, said):
+    assert said_of(lower, upper) == (said,)
+
+
+def test_an_auc_above_chance_and_thresholds_set_on_enough_exams_are_none():
+    assert said_of(0.501, 0.9) == ()
+
+
+def test_a_threshold_set_on_few_exams_of_its_class_is_a_limit_with_their_number():
+    assert said_of(0.6, 0.9, malignant=FEW - 1) == (
+        'The threshold of "sensitivity 90 %" was set on 49 exams with malignancy, fewer than 50: '
+        "on other exams it may reach far less.",
+    )
+    assert said_of(0.6, 0.9, others=2) == (
+        'The threshold of "specificity 90 %" was set on 2 exams without malignancy, fewer than 50: '
+        "on other exams it may reach far less.",
+    )
+
+
+def test_fifty_exams_tell_a_share_of_90_percent_to_8_and_a_half_points():
+    interval = wilson_interval(0.9 * FEW, FEW)
+    assert (interval.lower, interval.upper) == pytest.approx((0.7864, 0.9565), abs=5e-5)

@@ -68,6 +68,19 @@ def test_a_mapping_speaks_for_headers_that_say_nothing() -> None:
     assert exam.notes[3] == "views[RMLO]: taken as RMLO on the caller's word"
 
 
+def test_an_exam_says_of_which_study_it_is_where_all_of_it_says_so(tmp_path: Path) -> None:
+    paths = dict(zip(VIEWS, exams.write_exam(tmp_path, PLAIN), strict=True))
+    array = np.full((99, 99), 2**14, np.uint16)
+    for views, study in (
+        (tmp_path, f"{exams.ROOT}.100"),
+        (list(paths.values()), f"{exams.ROOT}.100"),
+        (paths, f"{exams.ROOT}.100"),
+        ({**paths, View.LCC: array}, None),
+        (dict.fromkeys(VIEWS, array), None),
+    ):
+        assert read_exam(views).study_instance_uid == study
+
+
 def test_a_mapping_may_not_contradict_half_a_header() -> None:
     images = exam_of(only(setting(ImageLaterality="L")))
     with pytest.raises(ExamError) as caught:

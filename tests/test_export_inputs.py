@@ -186,12 +186,33 @@ def test_another_base_model_than_the_one_that_is_expected_is_refused(checkpoint,
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--precisions", "fp16,int8"), "found precisions without fp32;"),
-        (("--precisions", "fp32,fp8"), "found precisions fp8;"),
-        (("--parity-exams", 63), "found 63 parity exams;"),
-        (("--engine", "cudnn"), "found engines of cudnn;"),
-        (("--base-sha256", "ABC"), "found base_sha256 'ABC';"),
-        (("--release", -1, "--seed", -1), "found seed -1; release -1;"),
+        (
+            ("--precisions", "fp16,int8"),
+            "found precisions without fp32; expected fp32 among them. Correct this option.",
+        ),
+        (
+            ("--precisions", "fp8"),
+            "found precisions fp8; expected precisions of fp32, fp16, bf16, int8, fp32 among them. "
+            "Correct this option.",
+        ),
+        (
+            ("--parity-exams", 63),
+            "found 63 parity exams; expected at least 64 parity exams. Correct this option.",
+        ),
+        (
+            ("--engine", "cudnn"),
+            "found engines of cudnn; expected engines of tensorrt, tensorrt_rtx. Correct this ",
+        ),
+        (
+            ("--base-sha256", "ABC"),
+            "found base_sha256 'ABC'; expected 64 lower-case hexadecimal digits. Correct this ",
+        ),
+        (("--name", " "), "found an empty name; expected a name. Correct this option."),
+        (
+            ("--release", -1, "--seed", -1),
+            "found seed -1; release -1; expected a seed that is not negative; a release that is "
+            "not negative. Correct these options.",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused_before_anything_is_read(tmp_path, options, reason):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from certified import certificate
 from conftest import tiny_files, tiny_manifest
+from rich.console import Console
 
 pytest.importorskip("torch")
 
@@ -20,11 +21,14 @@ from export import build_engine, manifest, runtimes
 from export.errors import ExportError
 from export.place import check_place
 from export.settings import ExportConfig
+from export.stages import Stages
 from export.verify import ParityError
 from mammoclip_sdk.bundle import Calibration, Manifest, read_bundle, write_bundle
 from mammoclip_sdk.engines.folder import engines_folder
 from mammoclip_sdk.errors import EngineError
 from mammoclip_sdk.parity.certificate import Absence
+
+EXPORTED = build_engine.Exported(certificate=certificate(), engines=(), files={})
 
 
 def settings(out: Path, **changes: Any) -> ExportConfig:
@@ -73,7 +77,19 @@ def test_nothing_else_is_put_into_a_bundle(
 
 def test_a_record_needs_a_folder_that_exists(tmp_path: Path) -> None:
     assert refused(tmp_path / "new", record=tmp_path / "no" / "r.json").found == "no such folder"
-    assert refused(tmp_path / "new", record=tmp_path).found == "a folder"
+
+
+def test_a_record_replaces_nothing(tmp_path: Path) -> None:
+    key, link = tmp_path / "key.pem", tmp_path / "link.json"
+    key.write_text("the only one")
+    link.symlink_to(tmp_path / "nowhere")
+    for taken in (key, link, tmp_path):
+        error = refused(tmp_path / "new", record=taken)
+        assert (error.subject, error.found) == (str(taken), "something of that name")
+    config = settings(tmp_path / "new", record=key)
+    with pytest.raises(FileExistsError):  # though it appeared since
+        build_engine.write_record(config.record, Stages(Console(quiet=True)), EXPORTED)
+    assert key.read_text() == "the only one"
 
 
 def test_the_root_is_no_place() -> None:
@@ -106,8 +122,8 @@ TINY = tiny_manifest(tiny_files())
 (FINDING,) = TINY.findings
 
 
-def calibrated(slope: float) -> Manifest:
-    calibration = Calibration(slope=slope, intercept=0.0, fitted_on="x")
+def calibrated(slope: float, intercept: float = 0.0) -> Manifest:
+    calibration = Calibration(slope=slope, intercept=intercept, fitted_on="x")
     return replace(TINY, findings=(replace(FINDING, calibration=calibration),))
 
 
@@ -118,10 +134,12 @@ def calibrated(slope: float) -> Manifest:
         (calibrated(0.0), "calibration.slope: 0.0 is not positive"),
         (calibrated(-1.0), "calibration.slope: -1.0 is not positive"),
         (calibrated(float("nan")), "not JSON compliant"),
+        (calibrated(1001.0), "calibration.slope: 1001 is beyond 1000"),
+        (calibrated(1.0, -1001.0), "calibration.intercept: -1001 is beyond 1000"),
         (replace(TINY, model_card=replace(TINY.model_card, licence="")), "licence: empty"),
         (replace(TINY, intended_use="a\rb"), "has control characters"),
     ],
-    ids=["name", "slope 0", "slope -1", "slope NaN", "licence", "use"],
+    ids=["name", "slope 0", "slope -1", "slope NaN", "steep", "intercept", "licence", "use"],
 )
 def test_what_no_manifest_takes_is_refused_after_the_first_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, described: Manifest, found: str
@@ -140,7 +158,7 @@ def test_what_no_manifest_takes_is_refused_after_the_first_graph(
 
 def test_the_record_stays_out_of_what_the_bundle_keeps_of_the_settings(tmp_path: Path) -> None:
     kept = settings(tmp_path / "new", record=tmp_path / "record.json").recorded()
-    assert not {"record", "out", "engine_folder", "sign"} & kept.keys()
+    assert not {"checkpoint", "record", "out", "engine_folder", "sign"} & kept.keys()
 
 
 # Precisions

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import (
     FEATURES,
+    LOGIT_SCALE,
     FakeSession,
+    altered,
     as_npz,
+    prompt,
     tiny_embedding,
     tiny_golden,
     tiny_graph,
@@ -19,9 +23,9 @@ from conftest import (
 )
 
 from mammoclip_sdk import golden
-from mammoclip_sdk.bundle import read_bundle
+from mammoclip_sdk.bundle import Bundle, read_bundle
 from mammoclip_sdk.errors import BundleFormatError, InferenceError
-from mammoclip_sdk.golden import require_golden, run_golden
+from mammoclip_sdk.golden import logits_of, require_golden, run_golden
 from mammoclip_sdk.sessions import open_session
 
 VIEWS = tiny_golden()["views"]
@@ -106,6 +110,42 @@ def test_golden_embeddings_that_are_none_are_the_bundles_fault(tiny_bundle: Path
     bundle = with_file(tiny_bundle, "golden.npz", longer)
     with pytest.raises(BundleFormatError, match="embeddings whose length is not 1"):
         run_golden(bundle, FakeSession())
+
+
+def changed_finding(path: Path, **changes: object) -> Bundle:
+    (finding,) = read_bundle(path).manifest.findings
+    return altered(path, findings=(replace(finding, **changes),))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"negative_embedding": prompt(1), "positive_embedding": prompt(0)},
+        {"positive_embedding": prompt(2)},
+        {"logit_scale": LOGIT_SCALE * 1.1},
+    ],
+    ids=["swapped", "another", "scale"],
+)
+def test_prompts_that_changed_since_the_model_answered_are_noticed_in_every_precision(
+    tiny_bundle: Path, changes: dict[str, object], precision: str
+) -> None:
+    bundle = changed_finding(tiny_bundle, **changes)
+    with pytest.raises(BundleFormatError, match="logits that are not those of the embeddings and"):
+        run_golden(bundle, FakeSession(precision=precision))
+
+
+def test_findings_in_another_order_are_noticed(tiny_bundle: Path) -> None:
+    (one,) = read_bundle(tiny_bundle).manifest.findings
+    other = replace(one, name="density", positive_embedding=prompt(2))
+    arrays = tiny_golden()
+    both = as_npz({**arrays, "logits": logits_of(arrays["embedding"], (one, other)).astype("f4")})
+    bundle = with_file(tiny_bundle, "golden.npz", both)
+    ordered = replace(bundle, manifest=replace(bundle.manifest, findings=(one, other)))
+    assert run_golden(ordered, FakeSession(precision="bf16")).passed
+    turned_round = replace(bundle, manifest=replace(bundle.manifest, findings=(other, one)))
+    with pytest.raises(BundleFormatError, match="not those of the embeddings"):
+        run_golden(turned_round, FakeSession(precision="bf16"))
 
 
 def test_a_runtime_with_other_weights_does_not_pass(tiny_bundle: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import imagecodecs
@@ -18,7 +19,7 @@ from source_images import coded, textured
 
 from mammoclip_sdk._native import jpeg2000_fault
 from mammoclip_sdk.errors import PixelError
-from mammoclip_sdk.pixels import decode
+from mammoclip_sdk.pixels import decode, frame
 
 PROGRESSIONS = ("LRCP", "RLCP", "RPCL", "PCRL", "CPRL")
 TILE, DATA, END = b"\xff\x90\x00\x0a", b"\xff\x93", b"\xff\xd9"
@@ -251,3 +252,13 @@ def test_no_whole_stream_is_refused_and_no_shortened_one_accepted(
     first = stream.index(DATA, begin) + 2
     count = data.draw(st.integers(1, begin + length - first))
     assert jpeg2000_fault(without(stream, begin + length - count, count)) is not None
+
+
+def test_without_another_thread_it_is_decoded_in_the_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = ThreadPoolExecutor(1)
+    ended.shutdown()
+    monkeypatch.setattr(frame, "_turns", ended)
+    image = coded(BREAST, 12, STREAMS["lossless"], JPEG2000Lossless)
+    np.testing.assert_array_equal(decode(image).pixels, BREAST)

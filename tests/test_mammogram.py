@@ -208,10 +208,44 @@ def test_lossy_is_what_the_flag_or_else_the_transfer_syntax_says(
         ({"AcquisitionDate": None, "ContentDate": "20250101", "ContentTime": "0102"},
          "202501010102"),
         ({"AcquisitionDate": "", "ContentTime": "235959"}, ""),
+        ({"AcquisitionTime": None, "ContentDate": "20260102", "ContentTime": "120000"},
+         "20260102120000"),  # a day alone is less than a day and its time
+        ({"AcquisitionDateTime": "20260102", "AcquisitionTime": "0910"}, "202601020910"),
+        ({"AcquisitionDateTime": "202601"}, "20260102101001"),
+        ({"AcquisitionDateTime": "00000000000000"}, "20260102101001"),
+        ({"AcquisitionDate": "20260230", "ContentDate": "20260301"}, "20260301"),
+        ({"AcquisitionDate": "2026.01.02", "AcquisitionTime": "09:10:11"}, "20260102091011"),
+        ({"AcquisitionTime": "noon"}, "20260102"),
+        ({"AcquisitionTime": "2510"}, "20260102"),
+        ({"AcquisitionDateTime": "20260102103000.25+0100"}, "20260102103000.25"),
     ],
 )  # fmt: skip
-def test_a_time_without_its_day_is_no_moment(values: dict[str, Any], acquired: str) -> None:
-    assert read(**values).acquired == acquired
+def test_a_moment_has_a_day_and_its_time_if_there_is_one(
+    values: dict[str, Any], acquired: str
+) -> None:
+    assert read(**values).acquired.text == acquired
+
+
+@pytest.mark.parametrize(
+    ("values", "utc"),
+    [
+        ({}, ""),
+        ({"AcquisitionDateTime": "20260102103000.25+0100"}, "20260102093000.25"),
+        ({"AcquisitionDateTime": "20260102003059-0545"}, "20260102061559"),
+        ({"AcquisitionDateTime": "2026010100+1400"}, "202512311000"),
+        ({"AcquisitionDateTime": "202601010029+0030"}, "202512312359"),
+        ({"TimezoneOffsetFromUTC": "-0500"}, "20260102151001"),
+        ({"AcquisitionDateTime": "20260102103000+0100", "TimezoneOffsetFromUTC": "-0500"},
+         "20260102093000"),
+        ({"AcquisitionTime": None, "TimezoneOffsetFromUTC": "-0500"}, ""),
+        ({"TimezoneOffsetFromUTC": "CET"}, ""),
+        ({"AcquisitionDateTime": "20260102103000+1", "TimezoneOffsetFromUTC": "-0500"}, ""),
+    ],
+)  # fmt: skip
+def test_a_moment_is_known_in_utc_where_its_time_and_offset_are(
+    values: dict[str, Any], utc: str
+) -> None:
+    assert read(**values).acquired.utc == utc
 
 
 def test_an_acquisition_holds_what_the_header_says() -> None:
@@ -222,6 +256,7 @@ def test_an_acquisition_holds_what_the_header_says() -> None:
         "ImagerPixelSpacing": ["0.077", "0.0704"],
         "EstimatedRadiographicMagnificationFactor": "1.1",
         "PixelSpacing": ["9", "9"],
+        "PixelAspectRatio": ["1", "2"],
         "ViewModifierCodeSequence": [code("399197002"), code("R-102D5", "SRT")],
         "PartialView": "YES",
         "BurnedInAnnotation": "NO",
@@ -238,6 +273,7 @@ def test_an_acquisition_holds_what_the_header_says() -> None:
         synthetic_2d=True,
         burned_in_annotation=False,
         lossy_ratio=10,
+        pixel_aspect=(1, 2),
     )
 
 
@@ -316,6 +352,11 @@ def test_what_a_bundle_accepts_is_read_and_nothing_more(
         {"SeriesDescription": "LCC S/P BIOPSY"},
         {"SeriesDescription": "L CC after biopsy"},
         {"SeriesDescription": "L CC, no biopsy"},
+        {"SeriesDescription": "L_CC_NO_BIOPSY"},
+        {"SeriesDescription": "LCC_POST_BIOPSY"},
+        {"SeriesDescription": "CEMENT"},
+        {"SeriesDescription": "MLI-VIEWER"},
+        {"ContrastBolusAgentSequence": []},
         {"SeriesDescription": "L CC-View"},
         {"SeriesDescription": "LCCVIEW"},
         {"SeriesDescription": "L CC MagView"},

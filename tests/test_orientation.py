@@ -33,6 +33,12 @@ def test_without_an_orientation_pixels_and_side_decide(orientation: tuple[str, .
         (View.RCC, ("A", "L"), True, "warn"),
         (View.RCC, ("A", "R"), True, "block"),
         (View.LCC, ("A", "LR"), False, None),  # columns that lead to both sides say neither
+        (View.LCC, ("A", "FR"), False, "block"),  # an oblique view under the name of the other
+        (View.RCC, ("P", "F"), False, "block"),
+        (View.LCC, ("F", "A"), False, "block"),  # turned by a quarter
+        (View.RMLO, ("HL", "P"), False, "block"),
+        (View.RMLO, ("", "P"), False, "block"),
+        (View.LMLO, ("A", "R"), False, None),
         (View.LMLO, ("A", "FR"), False, None),
         (View.LMLO, ("A", "F"), False, None),
         (View.LMLO, ("P", "F"), True, "block"),  # either mirrored, or the other breast
@@ -50,6 +56,12 @@ def test_side_pixels_and_orientation_must_agree(
     )
     assert brief(found) == ([] if severity is None else [("G05", severity, view)])
     assert all("(0020,0020)" in reason.message for reason in found)
+
+
+def test_what_the_header_shows_is_said() -> None:
+    for letters, said in ((("A", "FR"), "an oblique one"), (("L", "A"), "turned by a quarter")):
+        (reason,) = judge(exam({View.LCC: {"patient_orientation": letters}}))
+        assert said in reason.message
 
 
 def test_a_view_without_content_has_no_side_to_be_wrong() -> None:

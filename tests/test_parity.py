@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import fake_tensorrt
 import numpy as np
@@ -33,13 +34,14 @@ from mammoclip_sdk.errors import (
 )
 from mammoclip_sdk.parity import certify, measure
 from mammoclip_sdk.parity import exams as parity_exams
-from mammoclip_sdk.parity.agreement import gate_text
+from mammoclip_sdk.parity.agreement import Gate, gate_text, judge
 from mammoclip_sdk.parity.certificate import (
     NOT_ASKED,
     Certificate,
     certificate_from_json,
     certificate_to_json,
 )
+from mammoclip_sdk.parity.comparison import Answers, compare
 from mammoclip_sdk.parity.exams import ParityExams, read_exams, write_exams
 from mammoclip_sdk.predictor import Predictor
 from mammoclip_sdk.sessions import BATCH_SIZE, Session, ort
@@ -151,7 +153,9 @@ def test_an_engine_that_is_wrong_in_batches_of_one_size_fails(
     session.engine = engine
     found = measure(bundle, EXAMS, session)
     assert found.agreement.batch_sizes == (2, 3, 4, 5, 6, 7, 8, 16)
-    assert [gate.quantity for gate in found.failed] == ["batch_logit"]
+    assert [gate.quantity for gate in found.failed] == ["batch_logit", "batch_cosine"]
+    assert found.failed[1].value == pytest.approx(2)
+    assert found.failed[1].where.endswith(f" in a batch of {size}")
     assert found.failed[0].where.count(f"in a batch of {size}; alone") == 1
 
 
@@ -237,8 +241,39 @@ def test_an_answer_that_is_wrong_in_batches_of_one_size_fails(size: int) -> None
         return embedding
 
     found = failed(FakeSession(compute))
-    assert found.keys() == {"batch_logit"}
+    assert found == {"batch_logit": ANY, "batch_cosine": f"exam 2 in a batch of {size}"}
     assert f"in a batch of {size}; alone" in found["batch_logit"]
+
+
+def blind_gates(precision: str, found: np.ndarray, *batches: np.ndarray) -> dict[str, Gate]:
+    """What is found in answers to `APART` where every exam has a probability of a half."""
+    (finding,) = many_bundle(EXAMS).manifest.findings
+    finding = replace(finding, logit_scale=1e-3, operating_points=())
+    labels = np.full(len(APART), -1, np.int8)
+    agreement = compare((finding,), APART, Answers(embedding=found, batches=batches), labels)
+    return {gate.quantity: gate for gate in judge(precision, agreement)}
+
+
+APART = np.random.default_rng(11).normal(size=(20, SIZE))
+APART = (APART / np.linalg.norm(APART, axis=1, keepdims=True)).astype(np.float32)
+"""Embeddings that lie in all directions."""
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_answers_that_are_all_alike_fail_where_no_probability_shows_it(precision: str) -> None:
+    alike = np.tile(APART[4], (20, 1))
+    found = blind_gates(precision, alike, alike[:3], alike[:8])
+    assert [name for name, gate in found.items() if gate.verdict == "failed"] == ["cosine"]
+    cosines = APART.astype(np.float64) @ APART[4].astype(np.float64)
+    assert found["cosine"].value == pytest.approx(1 - cosines.min(), abs=1e-6)
+    assert found["cosine"].where == f"exam {cosines.argmin()}"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_batch_in_another_order_fails_where_no_probability_shows_it(precision: str) -> None:
+    found = blind_gates(precision, APART, APART[:3], np.roll(APART[:8], 1, axis=0))
+    assert [name for name, gate in found.items() if gate.verdict == "failed"] == ["batch_cosine"]
+    assert found["batch_cosine"].where.endswith(" in a batch of 8")
 
 
 def test_other_golden_answers_fail_a_gate_of_their_own() -> None:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import exams
 import numpy as np
+import oracle
 import pytest
 from exams import PLAIN, Variant
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from source_images import ROW, changed, source
 
+from mammoclip_sdk.dicom import gate
 from mammoclip_sdk.dicom.header import described
 from mammoclip_sdk.errors import DicomReadError, PixelError
-from mammoclip_sdk.exam import SourceImage, View, Window
+from mammoclip_sdk.exam import DisplayAttributes, SourceImage, View, Window
 from mammoclip_sdk.pixels import decode
+from mammoclip_sdk.preprocessing import Preprocessing
+from mammoclip_sdk.tensor.grey_values import grey_scale
+
+AS_THE_HEADER_SAYS = Preprocessing(
+    version=1,
+    height=64,
+    width=64,
+    voi="header_lut",
+    percentiles=None,
+    segmentation_threshold=0.05,
+    crop_margin=0.0,
+    background="keep",
+    geometry="letterbox",
+    resampling="area",
+    jpeg2000_reduction=0,
+)
 
 
 @pytest.mark.parametrize("name", ["ge-display", "ge-display-implicit"])
@@ -199,7 +221,7 @@ def test_a_number_of_more_than_16_bits_is_refused_by_its_tag(tag: int, vr: str, 
 @pytest.mark.parametrize(
     ("first", "vr", "data", "expected"),
     [
-        (-5, "US", [1, 2, 300], [1, 2, 300]),  # after a negative intercept
+        (-5, "US", [1, 2, 300], [1, 2, 300]),
         (0, "OW", b"\1\2\3\0", [1, 2, 3]),  # 8-bit entries in pairs, and one to fill the word
     ],
 )
@@ -209,9 +231,121 @@ def test_a_lut_may_begin_below_zero_and_have_its_entries_in_pairs(
     table = Dataset()
     table.add_new(0x00283002, "SS", [3, first, 16])
     table.add_new(0x00283006, vr, data)
-    (lut,) = decode(changed(PLAIN, VOILUTSequence=[table])).display.voi_luts
+    image = changed(PLAIN, VOILUTSequence=[table], RescaleIntercept="-5", RescaleSlope="1")
+    (lut,) = decode(image).display.voi_luts
     assert lut.first == first
     assert lut.data.tolist() == expected
+
+
+def table(first: int, data: list[int], vr: str = "US") -> Dataset:
+    """Return an item of a LUT sequence; SS writes the same 16 bits of ``first``."""
+    item = Dataset()
+    written = (first + 2**15) % 2**16 - 2**15 if vr == "SS" else first % 2**16
+    item.add_new(0x00283002, vr, [len(data), written, 16])
+    item.add_new(0x00283006, "US", data)
+    return item
+
+
+def read_back(image: Dataset, syntax: str) -> DisplayAttributes:
+    """Return what the gate and the decoder make of an image that was written to a file."""
+    image.file_meta.TransferSyntaxUID = UID(syntax)
+    file = io.BytesIO()
+    image.save_as(file, enforce_file_format=True)
+    return decode(source(gate.read_dataset(file.getvalue(), name="x"))).display
+
+
+WRITTEN = [(gate.IMPLICIT_LITTLE, "US"), (gate.EXPLICIT_LITTLE, "US"), (gate.EXPLICIT_LITTLE, "SS")]
+
+
+@pytest.mark.parametrize(("syntax", "vr"), WRITTEN)
+def test_behind_a_modality_lut_a_voi_lut_begins_at_no_negative_value(syntax: str, vr: str) -> None:
+    """Of a signed image too: what a Modality LUT puts out has no sign."""
+    image = exams.dataset(View.LCC, ROW["signed"])
+    image.ModalityLUTSequence = [table(-2, [39999, 40001, 40002, 40003], vr)]
+    image.ModalityLUTSequence[0].ModalityLUTType = "US"
+    image.VOILUTSequence = [table(40000, [10, 20, 30, 40], vr)]
+    display = read_back(image, syntax)
+    assert display.modality_lut is not None
+    assert (display.modality_lut.first, display.voi_luts[0].first) == (-2, 40000)
+    values = grey_scale(display, AS_THE_HEADER_SAYS, container_bits=16).values
+    # The codes of stored -3, -2, -1, 0, 1, 2; the padding is at -2048.
+    shown = values[[4093, 4094, 4095, 0, 1, 2]].tolist()
+    assert shown == [0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("syntax", "vr"), WRITTEN)
+def test_after_a_negative_intercept_a_voi_lut_may_begin_at_a_negative_value(
+    syntax: str, vr: str
+) -> None:
+    """Of an unsigned image too, and whatever the transfer syntax says of its sign."""
+    image = exams.dataset(View.LCC, PLAIN)
+    image.RescaleSlope, image.RescaleIntercept = "1", "-1000"
+    image.VOILUTSequence = [table(-998, [10, 20, 30, 40], vr)]
+    display = read_back(image, syntax)
+    assert display.voi_luts[0].first == -998
+    values = grey_scale(display, AS_THE_HEADER_SAYS, container_bits=16).values
+    assert values[:7].tolist() == [0.25, 0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    bits=st.integers(9, 16),
+    signed=st.booleans(),
+    slope=st.sampled_from(["1", "-1", "0.25", "-3.5", "17"]),
+    intercept=st.sampled_from(["0", "-1024", "0.75", "-0.25", "1024", "40000", "-40000"]),
+    firsts=st.tuples(*2 * [st.integers(0, 2**16 - 1) | st.sampled_from([2**15 - 1, 2**15])]),
+    behind_a_lut=st.booleans(),
+)
+def test_the_first_value_of_a_lut_has_the_sign_of_what_is_looked_up_in_it(
+    bits: int,
+    signed: bool,
+    slope: str,
+    intercept: str,
+    firsts: tuple[int, int],
+    behind_a_lut: bool,
+) -> None:
+    for syntax, vr in WRITTEN:
+        image = exams.dataset(View.LCC, Variant(name="x", bits_stored=bits, signed=signed))
+        image.RescaleSlope, image.RescaleIntercept = slope, intercept
+        if behind_a_lut:
+            image.ModalityLUTSequence = [table(firsts[0], [1, 2, 3], vr)]
+        image.VOILUTSequence = [table(firsts[1], [1, 2, 3], vr)]
+        display = read_back(image, syntax)
+        found = [lut.first for lut in (display.modality_lut, *display.voi_luts) if lut]
+        behind = [oracle.first_input(firsts[0], display, of_voi=False)] * behind_a_lut
+        assert found == [*behind, oracle.first_input(firsts[1], display, of_voi=True)]
+
+
+@pytest.mark.parametrize(
+    ("center", "width", "windows"),
+    [
+        ("\\2048", "4096\\", None),
+        ("2048\\1024", "4096\\", None),
+        ("2048", "", None),
+        ("", "4096", None),
+        ("\\2048", "\\4096", [(2048.0, 4096.0, "SOFTER")]),
+        ("2048\\", "4096", [(2048.0, 4096.0, "NORMAL")]),
+        ("2048\\\\1024", "4096\\\\512", [(2048.0, 4096.0, "NORMAL"), (1024.0, 512.0, "")]),
+        ("\\", "", []),
+    ],
+)
+@pytest.mark.parametrize("syntax", [gate.IMPLICIT_LITTLE, gate.EXPLICIT_LITTLE])
+def test_centers_and_widths_are_paired_by_place(
+    syntax: str, center: str, width: str, windows: list[tuple[float, float, str]] | None
+) -> None:
+    image = exams.dataset(View.LCC, PLAIN)
+    image.WindowCenter, image.WindowWidth = center.split("\\"), width.split("\\")
+    image.WindowCenterWidthExplanation = ["NORMAL", "SOFTER"]
+    if windows is None:
+        with pytest.raises(PixelError) as caught:
+            read_back(image, syntax)
+        assert caught.value.code == "window"
+        assert "without the other" in caught.value.found
+    else:
+        found = read_back(image, syntax).windows
+        assert found == tuple(
+            Window(center=center, width=width, explanation=word) for center, width, word in windows
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

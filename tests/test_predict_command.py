@@ -169,10 +169,12 @@ def test_a_file_name_that_the_output_cannot_hold_is_escaped(
 
 
 def test_a_path_that_is_not_there_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    result = run("predict", tmp_path / "nobody", "--bundle", tiny_bundle)
-    assert isinstance(result.exception, SystemExit)
-    assert result.exit_code == 2
-    assert "nobody" in result.stderr
+    (tmp_path / "IM1").write_bytes(b"")
+    for paths in (["nobody"], ["IM1", "nobody"], ["x" * 300]):
+        typed = [tmp_path / path for path in paths]
+        result = run("predict", *typed, "--bundle", tiny_bundle)
+        remedy = "Check the path; files of one exam are given one after the other."
+        refused(result, "ExamError", f"{typed[-1]}: found nothing that can be read (", remedy)
 
 
 def test_demo_scores_the_example_and_says_where_its_report_is(

@@ -39,6 +39,7 @@ def test_the_score_is_what_the_stages_give_one_by_one(tiny_bundle: Path, exam: P
     logit = LOGIT_SCALE * float(embedding[1] - embedding[0])
 
     assert prediction.status == "scored"
+    assert prediction.study_instance_uid == chosen.study_instance_uid == f"{exams.ROOT}.100"
     (finding,) = prediction.findings
     assert finding.logit == pytest.approx(logit, abs=1e-4)
     assert finding.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
@@ -97,6 +98,7 @@ def test_a_prediction_is_immutable_and_its_json_is_whole(tiny_bundle: Path, exam
         "schema",
         "answered_at",
         "status",
+        "study_instance_uid",
         "findings",
         "reasons",
         "views",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -50,6 +53,60 @@ def test_the_first_items_error_is_raised_when_all_work_is_done(allowed: int) -> 
     with pytest.raises(ValueError, match="of 1"):
         side_by_side(work, range(5))
     assert sorted(done) == list(range(5))
+
+
+def test_an_error_keeps_nothing_alive_once_it_is_dealt_with(allowed: int) -> None:
+    del allowed
+
+    class Image:
+        """Stands for megabytes."""
+
+    held: list[weakref.ref[Image]] = []
+
+    def work(item: int) -> None:
+        image = Image()
+        held.append(weakref.ref(image))
+        if item > 1:
+            raise ValueError("damaged")
+
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            side_by_side(work, range(5))
+        assert len(held) == 5
+        assert [image() for image in held] == [None] * 5
+    finally:
+        gc.enable()
+
+
+def test_an_interrupt_ends_the_work_and_is_not_lost_behind_an_error(allowed: int) -> None:
+    caller, interrupted = threading.current_thread(), threading.Event()
+    started = []
+
+    def work(item: int) -> None:
+        started.append(item)
+        if threading.current_thread() is not caller:
+            assert interrupted.wait(20)
+        elif item == 0:
+            raise ValueError("of 0")
+        else:
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, range(1000))
+    assert started == [0, 1] if allowed == 1 else len(started) < 1000
+
+
+def test_without_another_thread_the_caller_does_all_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(processor, "cores", lambda: 4)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert side_by_side(lambda item: item + 1, range(4)) == [1, 2, 3, 4]
 
 
 def test_no_more_cores_are_used_than_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,27 @@ def test_pixels_must_have_a_detectors_size(
     assert brief(found) == ([("G10", "block", "LCC")] if blocks else [])
 
 
+@pytest.mark.parametrize("spacing", [None, (0.07, 0.07)])
+@pytest.mark.parametrize(
+    ("aspect", "blocks"),
+    [
+        (None, False),
+        ((1, 1), False),
+        ((50, 51), False),
+        ((51, 50), False),
+        ((1, 2), True),
+        ((26, 25), True),
+        ((0, 1), True),
+        ((float("nan"), 1), True),
+    ],
+)
+def test_pixels_must_be_square(
+    aspect: tuple[float, float] | None, blocks: bool, spacing: tuple[float, float] | None
+) -> None:
+    found = judge(exam({View.LCC: {"pixel_aspect": aspect, "pixel_spacing": spacing}}))
+    assert brief(found) == ([("G10", "block", "LCC")] if blocks else [])
+
+
 @pytest.mark.parametrize(
     ("shape", "blocks"), [((18, 20), False), ((17, 20), True), ((64, 16), False), ((65, 16), True)]
 )

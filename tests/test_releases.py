@@ -399,6 +399,25 @@ def test_where_the_record_is_kept(
         assert releases.record_file(None) == folder / "releases.json"
 
 
+def test_a_user_without_a_home_has_to_name_a_place(
+    write: Write, trust: Trust, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_STATE_HOME", "LOCALAPPDATA", "MAMMOCLIP_STATE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    path, nowhere = write(5), replace(trust, accepted=None)
+    with pytest.raises(BundleReleaseError, match="a user without a home folder") as caught:
+        read_bundle(path, nowhere)
+    assert caught.value.code == "releases_unwritable"
+    assert caught.value.remedy == ("Name a file with --accepted, or a folder with MAMMOCLIP_STATE.")
+    assert read_bundle(path, replace(trust, accepted=tmp_path / "named.json")).trusted
+    monkeypatch.setenv("MAMMOCLIP_STATE", str(tmp_path))
+    assert read_bundle(path, nowhere).trusted
+
+
 def test_what_opening_failed_after_is_closed_again(
     write: Write, trust: Trust, own_state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

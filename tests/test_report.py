@@ -14,13 +14,15 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from arrays import arrays
 
 from mammoclip_sdk import Predictor
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import VIEWS, Device
 from mammoclip_sdk.prediction import Examination
 from mammoclip_sdk.quality import Reason
-from mammoclip_sdk.report import HANGING, to_html, write_report
+from mammoclip_sdk.report import to_html, write_report
+from mammoclip_sdk.report.pictures import HANGING
 
 
 class Page(HTMLParser):
@@ -71,6 +73,8 @@ def test_the_page_says_what_was_found_read_and_run(examination: Examination) -> 
         "threshold 1.000 not reached",
         "Explicit VR Little Endian",
         "IM4",
+        f"Study Instance UID {exams.ROOT}.100",
+        *(str(record.sop_instance_uid) for record in prediction.views),
         prediction.views[0].pixel_sha256[:16],
         prediction.provenance.bundle_sha256,
         prediction.provenance.runtime,
@@ -90,6 +94,60 @@ def test_every_printed_sheet_says_what_the_model_is_not_for(examination: Examina
     assert note in to_html(examination)
     provenance = replace(examination.prediction.provenance, not_for_clinical_use=False)
     assert "Not for clinical use" not in to_html(with_answer(examination, provenance=provenance))
+
+
+def sheet_top(html: str) -> str:
+    """What the style sheet puts at the top of every printed sheet, its escapes undone."""
+    (written,) = re.findall(r'@page { @top-center { content: "([^"]*)" } }', html)
+    return re.sub(r"\\([0-9a-f]+) ", lambda found: chr(int(found[1], 16)), written)
+
+
+def test_every_printed_sheet_says_which_exam_it_is_of(examination: Examination) -> None:
+    prediction = examination.prediction
+    of_study = f"Mammography report, study {exams.ROOT}.100, {prediction.answered_at}"
+    html = to_html(examination)
+    assert sheet_top(html) == of_study
+    assert f"<title>{of_study}</title>" in html
+    of_arrays = to_html(with_answer(examination, study_instance_uid=None))
+    pixels = prediction.views[0].pixel_sha256[:16]
+    assert sheet_top(of_arrays).startswith(f"Mammography report, LCC with pixels {pixels}, ")
+    assert "No Study Instance UID: an array was handed over." in Page(of_arrays).text
+    evil = '"}</style><script>alert(1)</script>\n\\'
+    html = to_html(with_answer(examination, study_instance_uid=evil + "9" * 99))
+    assert "<script" not in html
+    assert html.count("</style>") == 1
+    assert sheet_top(html).startswith('Mammography report, study "}</style><script>alert(1)')
+    assert sheet_top(html).count("9") < 64  # a UID has at most 64 characters (PS3.5, 9.1)
+
+
+def test_a_caution_stands_directly_under_the_number_and_as_visibly_as_the_use(
+    examination: Examination,
+) -> None:
+    html = to_html(examination)
+    (finding,) = examination.prediction.findings
+    box = '<div class="caution" role="note"><p><b>Caution, G11 Device.</b> '
+    assert f'<p class="number">{finding.score:.3f}</p>{box}' in html
+    assert ".use, .caution { padding: .7rem 1rem; background: var(--note);" in html
+    assert 'class="caution"' not in to_html(with_answer(examination, reasons=()))
+    both = (finding, finding)  # of several findings, none is without it
+    assert to_html(with_answer(examination, findings=both)).count(f"</p>{box}") == 2
+
+
+def test_between_operating_points_the_page_says_what_that_means(
+    examination: Examination,
+) -> None:
+    def said(*met: str) -> str:
+        (finding,) = examination.prediction.findings
+        answer = replace(finding, operating_points_met=met)
+        return " ".join(Page(to_html(with_answer(examination, findings=(answer,)))).text.split())
+
+    words = (
+        "Between operating points: reaches “always”, whose lower threshold misses fewer exams and "
+        "flags more; does not reach “never”, whose higher threshold flags fewer and misses more."
+    )
+    assert words in said("always")
+    for met in ((), ("always", "never")):
+        assert "Between operating points" not in said(*met)
 
 
 def test_a_probability_says_for_which_exams_it_was_calibrated(examination: Examination) -> None:
@@ -160,9 +218,56 @@ def test_an_exam_that_was_not_scored_shows_no_number(examination: Examination) -
     assert "G04" in page.text
     assert "One image, two views. twice the same" in " ".join(page.text.split())
     assert "Find out which view the image shows" in page.text
-    assert [p.get("class") for p in page.all("p")].count("reason") == 1
+    assert [div.get("class") for div in page.all("div")].count("caution") == 1
     assert not [p for p in page.all("p") if p.get("class") == "number"]
     assert "probability, 0 to 1" not in page.text
+
+
+def test_what_holds_for_several_views_is_told_once(examination: Examination) -> None:
+    advice = "Check it. Twice."
+    reasons = tuple(
+        Reason(code=code, severity="block", view=view, message=message)
+        for code, view, message in (
+            *(("G09", view, f"{view} is all white: 1.0 of it. {advice}") for view in VIEWS[:3]),
+            ("G09", VIEWS[3], f"{VIEWS[3]} shows noise. {advice}"),
+            ("G04", VIEWS[1], f"{VIEWS[1]} has the same pixels as {VIEWS[0]}: one image."),
+            ("G04", VIEWS[2], f"{VIEWS[2]} has the same pixels as {VIEWS[0]}: one image."),
+            ("G14", None, "The output is unusable"),
+        )
+    )
+    page = Page(to_html(with_answer(examination, status="abstained", findings=(), reasons=reasons)))
+    text = " ".join(page.text.split())
+    assert (
+        "G09 Content. LCC is all white: 1.0 of it. The same holds for RCC, LMLO. RMLO shows noise. "
+        "Check it. Twice. Look at the image: " in text
+    )
+    assert (
+        "G04 One image, two views. RCC has the same pixels as LCC: one image. "
+        "The same holds for LMLO. Find out which" in text
+    )
+    assert "G14 Output of the model. The output is unusable Verify" in text
+    assert text.count("Check it.") == text.count("Look at the image") == 1
+
+
+def test_arrays_have_no_identity_to_show(tiny_bundle: Path) -> None:
+    with Predictor(tiny_bundle, "cpu") as predictor:
+        page = Page(to_html(predictor.examine(arrays())))
+    text = " ".join(page.text.split())
+    assert "No Study Instance UID: an array was handed over." in text
+    assert "LCC views[LCC] 96 × 80 array" in text
+    assert "UID None" not in text
+
+
+def test_the_caption_says_whether_anything_went_to_the_model(examination: Examination) -> None:
+    timing = examination.prediction.timing
+    assert timing.inference is not None
+    refused = with_answer(examination, timing=replace(timing, inference=None, scoring=None))
+    would = (
+        "The frame is the part that would have gone to the model, fitted into 32 rows and 24 "
+        "columns; nothing went to it."
+    )
+    assert would in Page(to_html(refused)).text
+    assert "The frame is the part that goes to the model" not in Page(to_html(refused)).text
 
 
 def test_devices_and_levels_left_out_are_named(examination: Examination) -> None:
@@ -184,12 +289,12 @@ def test_a_device_takes_no_more_of_the_page_than_a_header_may_say(
     device = Device(manufacturer="M" * 5_000 + "\n", model="\x1b[2J" + "O" * 5_000)
     first, *others = examination.prediction.views
     html = to_html(with_answer(examination, views=(replace(first, device=device), *others)))
-    assert f"{'M' * 64} \\x1b[2J{'O' * 57}</td>" in html
+    assert f"{'M' * 64} \\x1b[2J{'O' * 57}<br>" in html
     assert "M" * 65 not in html
     cells = [cell for cell in Page(html).all("td") if cell.get("class") == "image"]
     assert len(cells) == 4
     assert (
-        ".image { min-width: 12em; overflow-wrap: anywhere }" in html
+        ".image, .uid { overflow-wrap: anywhere }" in html
     )  # such a word must not widen the table
 
 

@@ -13,6 +13,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pydicom
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -233,21 +234,20 @@ def test_links_between_documents_lead_somewhere(path):
     assert all((path.parent / link).exists() for link in links), links
 
 
-def test_readme_examples_score_the_example_exam():
+def test_readme_examples_score_the_example_exam(tmp_path):
     examples = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    assert ['"path/to/exam"' in example for example in examples] == [True, False]
-    assert ['"path/to/archive"' in example for example in examples] == [False, True]
-    folder = repr(str(ROOT / "mammoclip_sdk" / "demo" / "exam"))
-    for example in examples:
+    folder = ROOT / "mammoclip_sdk" / "demo" / "exam"
+    study = pydicom.dcmread(folder / "IM0001.dcm", stop_before_pixels=True).StudyInstanceUID
+    expected = [r"malignancy 0\.\d+", "scored", rf"{re.escape(study)} 0\.\d+"]
+    for example, answer in zip(examples, expected, strict=True):
+        code, replaced = re.subn('"path/to/(exam|archive)"', lambda _: repr(str(folder)), example)
+        assert replaced == 1
         done = subprocess.run(
-            [sys.executable, "-c", re.sub('"path/to/(exam|archive)"', lambda _: folder, example)],
-            capture_output=True,
-            text=True,
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        name, probability = done.stdout.split()
-        assert name == "malignancy"
-        assert 0.0 < float(probability) < 1.0
+        assert re.fullmatch(answer, done.stdout.strip())
+    assert study in (tmp_path / "report.html").read_text("utf-8")
 
 
 def _program(*words: str) -> str:

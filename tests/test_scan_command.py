@@ -65,7 +65,7 @@ def test_scan_names_what_it_skipped_unless_it_is_no_dicom(tmp_path: Path) -> Non
     result = run("scan", tmp_path)
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     assert result.exit_code == 0
-    assert lines[0] == "exam        ."
+    assert lines[0] == f"exam        {tmp_path.name}"
     assert [line.split()[0] for line in lines[2:23]] == [f"IN{i:02}" for i in range(20)] + ["and"]
     assert lines[22] == "            and 2 more"
     assert "letter" not in result.stdout
@@ -93,6 +93,9 @@ def test_several_exams_are_sent_to_scan(tiny_bundle: Path, studies: Path) -> Non
 def test_scan_as_json(studies: Path, tiny_bundle: Path) -> None:
     found = json.loads(run("scan", studies, "--bundle", tiny_bundle, "--json").stdout)
     assert [exam["images"]["LCC"] for exam in found["exams"]] == ["1/IM1", "2/IM9"]
+    assert [exam["study_instance_uid"] for exam in found["exams"]] == [
+        f"{exams.ROOT}.5.1", f"{exams.ROOT}.5.2"
+    ]  # fmt: skip
     assert found["exams"][1]["alternatives"] == [
         {"view": "LCC", "name": "2/IM1", "reason": "it was acquired earlier"}
     ]

@@ -28,7 +28,8 @@ from mammoclip_sdk.bundle import (
     sha256,
     write_bundle,
 )
-from mammoclip_sdk.bundle.signature import PASSWORD, load_signer
+from mammoclip_sdk.bundle.keys import PASSWORD
+from mammoclip_sdk.bundle.signature import load_signer
 from mammoclip_sdk.bundle.trusted import require_trusted
 from mammoclip_sdk.errors import (
     BundleCertificateError,
@@ -392,7 +393,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, keys: KeyPair) -> None:
         (tmp_path / "a\0b", "cannot be read"),
         (tmp_path / "long", "more than 65536 bytes"),
         (tmp_path / "text", "no key that opens"),
-        (keys.public, "no key that opens"),
+        (keys.public, "a public key"),
         (private, "a private key of another kind"),
     ):
         with pytest.raises(BundleSignatureError) as caught:
@@ -402,7 +403,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, keys: KeyPair) -> None:
         (tmp_path / "absent", "cannot be read"),
         (tmp_path / "long", "more than 65536 bytes"),
         (tmp_path / "text", "no public key in PEM"),
-        (keys.private, "no public key in PEM"),
+        (keys.private, "a private key"),
         (public, "a public key of another kind"),
     ):
         with pytest.raises(BundleSignatureError) as caught:
@@ -411,10 +412,25 @@ def test_what_is_no_key_is_refused(tmp_path: Path, keys: KeyPair) -> None:
 
 
 def test_of_several_keys_the_one_that_is_none_is_named(signed: Path, keys: KeyPair) -> None:
-    trust = Trust.in_files([keys.public, keys.private])
-    with pytest.raises(BundleSignatureError, match="no public key in PEM") as caught:
-        read_bundle(signed, trust)
-    assert (caught.value.code, caught.value.subject) == ("trust_key", "trusted key 2")
+    public, private = keys.public.read_bytes(), keys.private.read_bytes()
+    for data, found in ((b"hello", "no public key in PEM"), (private, "a private key")):
+        with pytest.raises(BundleSignatureError, match=found) as caught:
+            read_bundle(signed, Trust(public_keys=(public, data)))
+        assert (caught.value.code, caught.value.subject) == ("trust_key", "trusted key 2")
+
+
+def test_a_key_of_the_wrong_half_is_named_with_what_to_do(tmp_path: Path, keys: KeyPair) -> None:
+    locked = make_keys(tmp_path, "locked", password=b"secret")
+    for path in (keys.private, locked.private):
+        with pytest.raises(BundleSignatureError) as caught:
+            Trust.in_files([keys.public, path])
+        assert (caught.value.subject, caught.value.found) == (str(path), "a private key")
+        assert "A private key does not belong on a workstation" in caught.value.remedy
+    with pytest.raises(BundleSignatureError) as caught:
+        load_signer(keys.public)
+    assert (caught.value.subject, caught.value.found) == (str(keys.public), "a public key")
+    assert caught.value.expected == "an Ed25519 private key in PEM"
+    assert caught.value.remedy == "Name the private key that belongs to it."
 
 
 def test_a_bundle_behind_a_link_is_signed_where_it_lies(

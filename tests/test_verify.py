@@ -148,6 +148,18 @@ def test_a_model_that_answers_with_nan_is_no_reference():
         answered(Model(spoil=1), FINDINGS, views, np.zeros(3, np.int8))
 
 
+@pytest.mark.parametrize(("factor", "length"), [(0.0, "0"), (1e30, "1e\\+30"), (1.01, "1.01")])
+def test_a_model_whose_answers_have_another_length_is_no_reference(factor, length):
+    class Stretched(Model):
+        def encode_exam(self, images):
+            return factor * super().encode_exam(images)
+
+    views = np.zeros((2, 4, 1, 8, 8), np.uint8)
+    match = rf"found the length {length} in its answer to exam 0 \(2 of 2"
+    with pytest.raises(ParityError, match=match):
+        answered(Stretched(), FINDINGS, views, np.zeros(2, np.int8))
+
+
 def test_a_bundle_that_agrees_gets_its_certificate():
     certificate = verify(many_bundle(fp32=tiny_graph()))
     assert certificate.passed

@@ -1,6 +1,7 @@
-"""Weights from elsewhere: files and tags of open_clip, and position embeddings of another grid."""
+"""Weights from elsewhere: files in open_clip's layout, and position embeddings of another grid."""
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from tiny_clip import ADAPTER, DEPTH, TINY, difference, exams, tiny, tiny_config
 
 from training.clip import build, interpolate_positions
-from training.errors import CheckpointError
+from training.errors import CheckpointError, UnusableInputError
 from training.model import MammoClip, ModelConfig
 from training.saved_model import save_checkpoint
 
@@ -90,8 +91,6 @@ def test_a_weights_file_with_missing_or_foreign_tensors_is_refused(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"\x08" * 40)
     with pytest.raises(ValueError, match=r"weights\.safetensors is no whole safetensors file"):
         MammoClip(tiny_config(tmp_path, pretrained=path, image_size=(64, 64)))
-    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.pt"):
-        MammoClip(tiny_config(tmp_path, pretrained=str(tmp_path / "absent.pt")))
 
 
 class Trap:
@@ -108,34 +107,42 @@ def test_a_pickle_of_anything_but_tensors_is_refused(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_tag_that_cannot_be_fetched_names_the_tag_the_reason_and_the_remedy(tmp_path):
-    code = (
-        "from training.model import MammoClip, ModelConfig\n"
-        "try:\n"
-        "    MammoClip(ModelConfig(open_clip_model='ViT-B-32', pretrained='laion2b_s34b_b79k',\n"
-        "        image_size=(224, 224), n_local=2, image_adapter=None, text_adapter=None))\n"
-        "except ConnectionError as exc:\n"
-        "    print(exc)\n"
-    )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "tag 'laion2b_s34b_b79k' of 'ViT-B-32' cannot be fetched" in done.stdout
-    assert "give the path of the .safetensors or .pt file" in done.stdout
+@pytest.mark.parametrize(
+    ("named", "source"),
+    [
+        ("laion2b_s34b_b79k", "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
+        ("openai", "hf download timm/vit_base_patch32_clip_224.openai"),
+        ("no/such/weights.pt", "hf download REPOSITORY"),
+    ],
+)
+def test_what_is_no_file_is_refused_without_a_look_at_a_network(named, source, monkeypatch):
+    def connect(*_):
+        raise AssertionError("a network was asked")
 
-
-def test_a_tag_unknown_or_trained_with_another_activation_is_refused():
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setattr(socket.socket, "connect", connect)
     keys = {"image_size": (224, 224), "n_local": 2, "image_adapter": None, "text_adapter": None}
-    with pytest.raises(ValueError, match=r"no open_clip tag of 'ViT-B-32'.*laion2b_s34b_b79k"):
-        MammoClip(ModelConfig(open_clip_model="ViT-B-32", pretrained="openia", **keys))
-    with pytest.raises(ValueError, match="with or without -quickgelu"):
-        MammoClip(ModelConfig(open_clip_model="ViT-B-32", pretrained="openai", **keys))
+    with pytest.raises(UnusableInputError) as caught:
+        MammoClip(ModelConfig(open_clip_model="ViT-B-32", pretrained=named, **keys))
+    assert caught.value.found == f"no file {named}"
+    assert caught.value.expected.startswith("the pretrained weights as a file on disk")
+    assert f"{source} open_clip_model.safetensors" in caught.value.remedy
+    assert ("with or without -quickgelu" in caught.value.remedy) == (named == "openai")
+
+
+def test_the_hub_is_off_line_before_open_clip_is_imported():
+    code = "import training.clip, huggingface_hub; print(huggingface_hub.constants.HF_HUB_OFFLINE)"
+    for said, offline in ((None, "True"), ("0", "False")):
+        environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment | ({} if said is None else {"HF_HUB_OFFLINE": said}),
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == offline
 
 
 def test_training_goes_on_with_adapters_of_their_own_kind_alone(tmp_path):

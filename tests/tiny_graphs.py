@@ -23,7 +23,8 @@ from conftest import (
 from onnx import TensorProto, helper, numpy_helper
 
 from mammoclip_sdk.bundle import Attachment, Bundle, manifest_to_json, sha256
-from mammoclip_sdk.parity.exams import ParityExams, logits_of, write_exams
+from mammoclip_sdk.golden import logits_of
+from mammoclip_sdk.parity.exams import ParityExams, write_exams
 
 STEP = np.float32(1 / 255)
 """Of the quantised features, 0 to 1."""

@@ -42,13 +42,18 @@ def write_checkpoint(
     record: CheckpointRecord,
     tensors: Mapping[str, torch.Tensor],
     golden_views: torch.Tensor | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a checkpoint folder; it appears whole, by a rename, or not at all.
 
-    An earlier checkpoint of that name is replaced; anything else in its place is an error.
+    Raises
+    ------
+    CheckpointError
+        See `check_free`.
     """
     folder = Path(folder)
-    check_free(folder)
+    check_free(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -68,15 +73,24 @@ def write_checkpoint(
         shutil.rmtree(new, ignore_errors=True)
 
 
-def check_free(folder: Path) -> None:
-    """Refuse a place for a checkpoint that holds anything but an earlier checkpoint.
+def check_free(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place for a checkpoint that is taken; ``overwrite`` allows an earlier checkpoint.
 
     Raises
     ------
-    FileExistsError
+    CheckpointError
     """
-    if folder.exists() and not (folder / CONFIG).is_file():
-        raise FileExistsError(f"{folder} exists and is no checkpoint; choose another name")
+    finished = (folder / CONFIG).is_file()
+    if not folder.exists() or (finished and overwrite):
+        return
+    raise CheckpointError(
+        folder,
+        found="a finished checkpoint" if finished else "something that is no checkpoint",
+        expected="a new folder, or that of a run that was interrupted",
+        remedy="Name another folder, or ask for --overwrite to replace this checkpoint."
+        if finished
+        else "Name another folder.",
+    )
 
 
 def read_record(folder: str | Path) -> CheckpointRecord:

@@ -1,4 +1,4 @@
-"""What is taken from open_clip: configurations, modules, published weights, tokenizers.
+"""What is taken from open_clip: configurations, modules, the layout of weights, tokenizers.
 
 Besides `tokenizer`, the only file that imports open_clip.
 """
@@ -15,7 +15,7 @@ import open_clip
 import torch
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transformer import text_global_pool
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -28,7 +28,6 @@ from training.tokenizer import tokenizer_name, tokenizer_of, tokenizer_sha256
 CONFIGS = Path(__file__).parent / "configs"
 CLIP_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
 CLIP_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 __all__ = [
     "CLIP_MEAN",
@@ -131,52 +130,37 @@ def build(architecture: Mapping[str, Any], image_size: tuple[int, int]) -> CLIP 
     return CustomTextCLIP(**keys) if custom_text else CLIP(**keys)
 
 
-def weights_file(
-    name: str, pretrained: str, architecture: Mapping[str, Any]
-) -> tuple[Path, dict[str, Any]]:
-    """Find the weights for a local path or an open_clip tag.
-
-    Returns
-    -------
-    path : Path
-        The file, downloaded by open_clip if it was not in its cache.
-    published : dict
-        What open_clip records about a tag (``mean`` and ``std`` of its images); empty for a path.
+def weights_file(name: str, pretrained: str, architecture: Mapping[str, Any]) -> Path:
+    """Return the weights file at a path; nothing is ever downloaded.
 
     Raises
     ------
-    FileNotFoundError
-        A path without a file.
-    ValueError
-        A tag open_clip does not have for this model, or one trained with another activation.
-    ConnectionError
-        A tag whose weights cannot be fetched.
+    UnusableInputError
+        There is none. Where the path is an open_clip tag of the model, the remedy names the
+        repository that its weights are published in, and another activation than the model's.
     """
-    if pretrained.endswith(WEIGHT_SUFFIXES) or Path(pretrained).is_file():
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"pretrained weights: no file {pretrained}")
-        return Path(pretrained), {}
+    if Path(pretrained).is_file():
+        return Path(pretrained)
     published = get_pretrained_cfg(name, pretrained)
-    if not published:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise ValueError(
-            f"pretrained is {pretrained!r}, which is no file and no open_clip tag of {name!r}; "
-            f"its tags: {tags}"
+    repository = published.get("hf_hub", "").rstrip("/")
+    remedy = (
+        "On a machine with a network, download open_clip_model.safetensors of "
+        f"{repository or 'the open_clip model'} from the Hugging Face Hub (hf download "
+        f"{repository or 'REPOSITORY'} open_clip_model.safetensors); copy it here, and give its "
+        "path."
+    )
+    if published and published.get("quick_gelu", False) != architecture.get("quick_gelu", False):
+        remedy += (
+            f" They were trained with another activation than {name}: name the model with or "
+            "without -quickgelu, whichever this is not."
         )
-    if published.get("quick_gelu", False) != architecture.get("quick_gelu", False):
-        raise ValueError(
-            f"tag {pretrained!r} and model {name!r} use different activations (QuickGELU and "
-            "GELU); take the model name with or without -quickgelu, whichever this is not"
-        )
-    try:
-        path = download_pretrained(published)
-    except Exception as exc:  # the hub client, its transport and open_clip each raise their own
-        raise ConnectionError(
-            f"open_clip tag {pretrained!r} of {name!r} cannot be fetched "
-            f"({type(exc).__name__}: {exc}). Download the weights where there is a connection and "
-            "give the path of the .safetensors or .pt file as pretrained"
-        ) from exc
-    return Path(path), dict(published)
+    raise UnusableInputError(
+        "pretrained weights",
+        found=f"no file {pretrained}",
+        expected="the pretrained weights as a file on disk, .safetensors, .pt, .pth or .bin, "
+        "or a checkpoint folder",
+        remedy=remedy,
+    )
 
 
 def load_weights(clip: CLIP | CustomTextCLIP, path: Path) -> None:

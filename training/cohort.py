@@ -92,6 +92,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
             columns, rows = reader.fieldnames or (), list(reader)
+    except OSError as error:
+        raise CohortError(
+            path,
+            found="a folder" if path.is_dir() else f"no file to read ({error.strerror})",
+            expected=f"a CSV file: {expected}",
+            remedy="Name the manifest's own path.",
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         found = f"text that is no CSV in UTF-8 ({error})"
         raise CohortError(path, found=found, expected=expected, remedy="Save it again.") from error

@@ -20,9 +20,12 @@ from rich.console import Console
 
 from mammoclip_sdk.bundle import ModelCard, Preprocessing
 from mammoclip_sdk.exam import VIEWS, Acceptance, Device, View
+from training import fine_tune_options as options
 from training.adapters import AdapterConfig
 from training.checkpoint import Provenance, base_sha256, is_trained
+from training.checkpoint_folder import check_free
 from training.data import PREPROCESSING, ExamSet, phantom_set
+from training.errors import CheckpointError
 from training.evaluation import ScoredSet, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig
 from training.phantom import PhantomSettings
@@ -118,8 +121,11 @@ DEMO = DemoSettings(
 )
 
 
-def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None:
+def make_demo_model(
+    settings: DemoSettings, out: Path, console: Console, *, overwrite: bool = False
+) -> None:
     """Make the demo checkpoint in ``out/checkpoint``; exams are kept in ``out/exams``."""
+    check_free(out / "checkpoint", overwrite=overwrite)
     began = time.monotonic()
     provenance = Provenance(
         git_commit=git_commit(),
@@ -173,6 +179,7 @@ def make_demo_model(settings: DemoSettings, out: Path, console: Console) -> None
         model_card=MODEL_CARD,
         started_from=base_sha256(base.state_dict()),
         golden_views=exams.calibration.views[: settings.golden_exams].float() / 255,
+        overwrite=overwrite,
     )
 
 
@@ -239,9 +246,14 @@ def _scored(
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for exams and checkpoint.")],
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Make the demo model's checkpoint from nothing."""
-    make_demo_model(DEMO, out, get_console())
+    """Make the demo model's checkpoint from nothing. Exit code 2: one is there already."""
+    try:
+        make_demo_model(DEMO, out, get_console(), overwrite=overwrite)
+    except CheckpointError as error:
+        typer.echo(f"No checkpoint was written: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Adapters on a cohort of one's own: manifest of DICOM exams -> checkpoint, ready for export.
 
-``python -m training.fine_tune --manifest M.csv --model ViT-B-16 --pretrained openai --out FOLDER``
+``python -m training.fine_tune --manifest M.csv --model ViT-B-16 --pretrained FILE --out FOLDER``
 
-``--pretrained`` takes an open_clip tag, a weights file or a checkpoint folder; where the hub
-cannot be reached, one of the latter two. The state after each epoch lies in ``FOLDER.unfinished``:
-the same command goes on from there, and deletes it when the checkpoint is written.
+``--pretrained`` takes a weights file or a checkpoint folder; nothing is downloaded. The state after
+each epoch lies in ``FOLDER.unfinished``: the same command goes on from there, and deletes it when
+the checkpoint is written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from rich import get_console
 from rich.console import Console
 
-from mammoclip_sdk.bundle import Measurement, ModelCard, Preprocessing, sha256
+from mammoclip_sdk.bundle import ModelCard, Preprocessing, sha256
 from mammoclip_sdk.errors import MammoClipError
 from mammoclip_sdk.exam import Acceptance
 from training import fine_tune_options as options
@@ -27,7 +27,7 @@ from training.checkpoint_folder import check_free
 from training.cohort import CohortExam, Split, devices, load, read_manifest, split
 from training.data import PREPROCESSING, ExamSet
 from training.errors import CohortError
-from training.evaluation import ScoredSet, measured_auc, trained_finding
+from training.evaluation import ScoredSet, in_words, limits, measured_auc, trained_finding
 from training.model import MammoClip, ModelConfig
 from training.pretrain import require_batch
 from training.provenance import git_commit
@@ -66,7 +66,13 @@ class FineTuneSettings:
 
 
 def fine_tune(
-    settings: FineTuneSettings, manifest: Path, out: Path, console: Console, *, command: str
+    settings: FineTuneSettings,
+    manifest: Path,
+    out: Path,
+    console: Console,
+    *,
+    command: str,
+    overwrite: bool = False,
 ) -> None:
     """Train the adapters and write a checkpoint with calibration and measured AUC.
 
@@ -75,14 +81,15 @@ def fine_tune(
     Raises
     ------
     UnusableInputError, ValueError
-        The manifest, an exam, the model or the split cannot be used, or nothing was learned.
+        ``out`` is taken; the model, the manifest, an exam or the split cannot be used; or nothing
+        was learned.
     OSError
-        ``out`` is taken, or the disk refused.
+        The disk refused.
     """
-    check_free(out)
+    check_free(out, overwrite=overwrite)
     provenance = Provenance(git_commit=git_commit(), seed=settings.training.seed, command=command)
-    parts = _split(settings, manifest)
     model = _untrained(settings)
+    parts = _split(settings, manifest)
     started_from = base_sha256(model.state_dict())
     for name, part in vars(parts).items():
         console.print(f"{name}: {len(part)} exams, {_malignant(part)} malignant")
@@ -95,7 +102,10 @@ def fine_tune(
         for name in ("calibration", "test")
     )
     measurement = measured_auc("AUC", settings.finding, test)
-    console.print(_in_words(measurement))
+    console.print(in_words(measurement))
+    shown = limits(measurement, calibration)
+    for limit in shown:
+        console.print(f"Limit: {limit}", style="bold", soft_wrap=True)
     save_checkpoint(
         out,
         model,
@@ -112,8 +122,9 @@ def fine_tune(
         findings=[trained_finding(settings.finding, settings.training, calibration, test)],
         measurements=[measurement],
         intended_use=INTENDED_USE,
-        model_card=_model_card(settings, parts, manifest),
+        model_card=_model_card(settings, parts, manifest, shown),
         started_from=started_from,
+        overwrite=overwrite,
     )
     unfinished.unlink()
     console.print(f"Wrote {out}", markup=False, soft_wrap=True)
@@ -177,14 +188,6 @@ def _scored(model: MammoClip, training: TrainSettings, exams: ExamSet, part: str
     )
 
 
-def _in_words(measurement: Measurement) -> str:
-    auc = measurement.value
-    return (
-        f"AUC {auc.estimate:.3f}, {auc.level:.0%} interval {auc.lower:.3f} to {auc.upper:.3f}, "
-        f"on {measurement.exams} exams"
-    )
-
-
 def _load(settings: FineTuneSettings, parts: Split) -> tuple[dict[str, ExamSet], Acceptance]:
     """Read the exams of every part, and say what a model that is measured on them may score.
 
@@ -204,7 +207,9 @@ def _load(settings: FineTuneSettings, parts: Split) -> tuple[dict[str, ExamSet],
     )
 
 
-def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> ModelCard:
+def _model_card(
+    settings: FineTuneSettings, parts: Split, manifest: Path, shown: tuple[str, ...]
+) -> ModelCard:
     exams, malignant = len(parts.training), _malignant(parts.training)
     cohort = f"{settings.training_data.strip()} " if settings.training_data.strip() else ""
     weights = settings.model.pretrained
@@ -214,6 +219,7 @@ def _model_card(settings: FineTuneSettings, parts: Split, manifest: Path) -> Mod
         f"malignant. Adapters alone, on {settings.model.open_clip_model} with {base}.",
         limitations=(
             *settings.limitations,
+            *shown,
             f"Measured on the test part of {manifest.name} alone: whether it holds for other "
             "patients, devices and readers is not known.",
             "Its probabilities are those of the cohort's share of malignant exams.",
@@ -240,6 +246,7 @@ def main(
     licence: options.Licence = FineTuneSettings.licence,
     training_data: options.TrainingData = FineTuneSettings.training_data,
     limitations: options.Limitations = None,
+    overwrite: options.Overwrite = False,
     seed: options.Seed = 0,
 ) -> None:
     """Fine-tune the adapters on a cohort. Exit code 2: unusable input."""
@@ -268,7 +275,8 @@ def main(
             training_data=training_data,
             limitations=tuple(limitations or ()),
         )
-        fine_tune(settings, manifest, out, get_console(), command="python -m training.fine_tune")
+        command = "python -m training.fine_tune"
+        fine_tune(settings, manifest, out, get_console(), command=command, overwrite=overwrite)
     except (MammoClipError, ValueError, OSError) as error:
         Console(stderr=True).print(
             f"No checkpoint was written: {error}", markup=False, highlight=False, soft_wrap=True

@@ -11,9 +11,10 @@ Manifest = Annotated[
     Path, typer.Option(help="CSV of the exams: exam, malignant, view, file, patient.")
 ]
 Pretrained = Annotated[
-    str, typer.Option(help="open_clip tag, weights file, checkpoint folder, or: random.")
+    str, typer.Option(help="Weights file on disk, checkpoint folder, or: random.")
 ]
 Out = Annotated[Path, typer.Option(help="Checkpoint folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier checkpoint.")]
 Model = Annotated[
     str, typer.Option(help="open_clip model; OpenAI's own weights need one with -quickgelu.")
 ]

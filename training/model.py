@@ -135,19 +135,15 @@ class MammoClip(nn.Module):
         self.config = config
         self.architecture = dict(architecture or clip.architecture_of(config.open_clip_model))
         base = clip.build(self.architecture, config.image_size)
-        mean, std = clip.CLIP_MEAN, clip.CLIP_STD
         folder = config.pretrained is not None and Path(config.pretrained).is_dir()
         if config.pretrained is not None and not folder:
-            path, published = clip.weights_file(
-                config.open_clip_model, config.pretrained, self.architecture
-            )
+            path = clip.weights_file(config.open_clip_model, config.pretrained, self.architecture)
             clip.load_weights(base, path)
-            mean, std = published.get("mean", mean), published.get("std", std)
         self.image = ImageEncoder(base.visual, config)
         self.text = TextEncoder(base, config, base.visual.conv1.out_channels)
         self.logit_scale = base.logit_scale
-        self.register_buffer("pixel_mean", torch.tensor(mean))
-        self.register_buffer("pixel_std", torch.tensor(std))
+        self.register_buffer("pixel_mean", torch.tensor(clip.CLIP_MEAN))
+        self.register_buffer("pixel_std", torch.tensor(clip.CLIP_STD))
         if folder:
             _start_from(self, Path(str(config.pretrained)))
 

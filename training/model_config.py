@@ -22,8 +22,8 @@ class ModelConfig:
     """A name known to open_clip (``ViT-B-32``), the name of a JSON file in ``training/configs``
     (``phantom-clip``), or the path of such a file."""
     pretrained: str | None
-    """None for random weights; an open_clip tag (``laion2b_s34b_b79k``); the path of a weights
-    file (.safetensors, .pt, .bin); or a checkpoint folder."""
+    """None for random weights; the path of a weights file in open_clip's layout (.safetensors,
+    .pt, .pth, .bin); or of a checkpoint folder."""
     image_size: tuple[int, int]
     """(height, width) of a view in pixels, multiples of the patch size."""
     n_local: int

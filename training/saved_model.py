@@ -41,20 +41,23 @@ def save_checkpoint(
     model_card: ModelCard | None = None,
     golden_views: Tensor | None = None,
     started_from: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write the model, and what is known about it, to a checkpoint folder.
 
-    ``settings`` and ``report`` must be JSON-serialisable. An earlier checkpoint is replaced.
+    ``settings`` and ``report`` must be JSON-serialisable.
 
     Parameters
     ----------
     started_from
         `base_sha256` of the model before its adapters were trained; None where nothing was.
+    overwrite
+        Whether an earlier checkpoint is replaced; nothing else ever is.
 
     Raises
     ------
     CheckpointError
-        Training changed what it must leave as it was.
+        The folder is taken, or training changed what it must leave as it was.
     """
     tensors = model.state_dict()
     if started_from is not None:
@@ -76,7 +79,7 @@ def save_checkpoint(
         intended_use=intended_use,
         model_card=model_card,
     )
-    checkpoint_folder.write_checkpoint(folder, record, tensors, golden)
+    checkpoint_folder.write_checkpoint(folder, record, tensors, golden, overwrite=overwrite)
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:

@@ -13,6 +13,7 @@ from mammoclip_sdk.bundle.manifest import (
     GOLDEN_QUANTITIES,
     GRAPH_PRECISIONS,
     Attachment,
+    Calibration,
     Finding,
     Graph,
     Interval,
@@ -30,6 +31,8 @@ names. With a wider one, another model's graph would pass for this one."""
 LOGIT_SCALE = 100.0
 """At which the limit of a logit holds; at a lower scale it is as much lower, at a higher the same.
 """
+LARGEST_COEFFICIENT = 1e3
+"""Of a calibration: with more, thousandths of a logit decide, and nothing is a probability."""
 _ROUNDING = 1 + 1e-9
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
@@ -77,14 +80,23 @@ def _finding_problems(findings: tuple[Finding, ...]) -> Iterator[str]:
         yield from _prompt_problems(place, finding)
         if finding.logit_scale <= 0:
             yield f"{place}.logit_scale: {finding.logit_scale} is not positive"
-        if finding.calibration and finding.calibration.slope <= 0:
-            yield f"{place}.calibration.slope: {finding.calibration.slope} is not positive"
+        if finding.calibration is not None:
+            yield from _calibration_problems(f"{place}.calibration", finding.calibration)
         yield from _point_problems(place, finding)
     sizes = {len(f.negative_embedding) for f in findings} | {
         len(f.positive_embedding) for f in findings
     }
     if len(sizes) > 1:
         yield f"findings: embeddings of different lengths {sorted(sizes)}"
+
+
+def _calibration_problems(place: str, calibration: Calibration) -> Iterator[str]:
+    if calibration.slope <= 0:
+        yield f"{place}.slope: {calibration.slope} is not positive"
+    for key in ("slope", "intercept"):
+        value = getattr(calibration, key)
+        if abs(value) > LARGEST_COEFFICIENT:
+            yield f"{place}.{key}: {value:g} is beyond {LARGEST_COEFFICIENT:g}"
 
 
 def _prompt_problems(place: str, finding: Finding) -> Iterator[str]:

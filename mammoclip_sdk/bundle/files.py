@@ -49,6 +49,7 @@ _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNO
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
 """What zipfile raises; the last where one is encrypted, or of a kind that it does not know."""
 _AGAIN = "Copy the bundle again from where it was made."
+_NO_BUNDLE = "Check the path, or make the bundle again."
 
 _Open = Callable[[str], AbstractContextManager[IO[bytes]]]
 
@@ -146,6 +147,9 @@ def read_files(path: Path) -> StoredFiles:
     if not is_folder and not stat.S_ISREG(mode):  # a pipe or a device may have no end
         raise _no_bundle(path, "neither a folder nor a file")
     path = path.absolute()  # files are read later, from whatever folder is the current one then
+    if not is_folder and all(path.with_name(name).is_file() for name in (MANIFEST, CHECKSUM)):
+        remedy = f"Name the bundle's folder, {path.parent}."
+        raise _no_bundle(path, "one file of a bundle", remedy)
     with _readable(path):
         open_file, sizes = _in_folder(path) if is_folder else _in_zip(path)
         files = {}
@@ -263,17 +267,13 @@ def _check_listing(path: Path, sizes: Mapping[str, int]) -> None:
             raise _foreign(path, ascii(name))
     if MANIFEST not in sizes:
         raise _no_bundle(path, "no manifest.json, which is written last")
-    total, longest = sum(sizes.values()), max(sizes.values())
     own = max(sizes[name] for name in OWN_NAMES if name in sizes)
-    if (
-        len(sizes) > MAX_FILES
-        or total > MAX_BYTES
-        or longest > MAX_FILE_BYTES
-        or own > MAX_MANIFEST_BYTES
-    ):
+    count, total, longest = len(sizes), sum(sizes.values()), max(sizes.values())
+    measured = ((count, MAX_FILES), (total, MAX_BYTES), (longest, MAX_FILE_BYTES))
+    if any(size > limit for size, limit in (*measured, (own, MAX_MANIFEST_BYTES))):
         raise BundleFormatError(
             str(path),
-            found=f"{len(sizes)} files, {total} bytes, {longest} in one of them, "
+            found=f"{count} files, {total} bytes, {longest} in one of them, "
             f"{own} in the manifest or beside it",
             expected=f"at most {MAX_FILES} files, {MAX_BYTES} bytes, {MAX_FILE_BYTES} in one of "
             f"them, {MAX_MANIFEST_BYTES} in the manifest",
@@ -281,8 +281,8 @@ def _check_listing(path: Path, sizes: Mapping[str, int]) -> None:
         )
 
 
-def _no_bundle(path: Path, found: str) -> BundleNotFoundError:
-    earlier, remedy = set_aside(path), "Check the path, or make the bundle again."
+def _no_bundle(path: Path, found: str, remedy: str = _NO_BUNDLE) -> BundleNotFoundError:
+    earlier = set_aside(path)
     if earlier is not None:
         found += ", for somebody was interrupted while overwriting it"
         remedy = f"Rename {earlier.name}, which is the earlier bundle; or make it again."

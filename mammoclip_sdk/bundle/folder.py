@@ -34,14 +34,7 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]], *, overwrite: b
     partial: Path | None = None
     try:
         path = path.resolve()
-        found = obstacle(path, overwrite=overwrite)
-        if found:
-            raise BundleError(
-                str(path),
-                found=found,
-                expected="a new path, or, to overwrite, a bundle and nothing else",
-                remedy="Choose another path, or ask to overwrite a bundle.",
-            )
+        _require_free(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         swap.clear(path)
         partial = swap.beside(path, swap.PARTIAL)
@@ -49,12 +42,31 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]], *, overwrite: b
         for name, data in files:
             _write(partial / name, data)
         swap.sync_folder(partial)
-        swap.put(partial, path)
+        _require_free(path, overwrite=overwrite)  # once more: the writing took a while
+        try:
+            swap.put(partial, path, replace=overwrite)
+        except FileExistsError as error:  # it appeared in the last moment
+            raise _taken(path, "something already at this path") from error
     except (OSError, ValueError) as error:  # ValueError: a null character, or no name at all
         raise _refused(path, error, "nothing was changed") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _require_free(path: Path, *, overwrite: bool) -> None:
+    found = obstacle(path, overwrite=overwrite)
+    if found:
+        raise _taken(path, found)
+
+
+def _taken(path: Path, found: str) -> BundleError:
+    return BundleError(
+        str(path),
+        found=found,
+        expected="a new path, or, to overwrite, a bundle and nothing else",
+        remedy="Choose another path, or ask to overwrite a bundle.",
+    )
 
 
 def obstacle(path: Path, *, overwrite: bool) -> str:

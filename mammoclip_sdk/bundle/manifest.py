@@ -152,7 +152,11 @@ class ModelCard:
     """Of the weights, as an SPDX expression; ``LicenseRef-...`` where SPDX has none."""
 
 
-ATTACHMENTS = ("parity_exams", "certificate", "certificate_page", "model_card", "sbom")
+MADE_AFTERWARDS = ("certificate", "certificate_page", "model_card", "sbom")
+"""Attachments that tell of a bundle once it is judged: all of a manifest that may change after its
+certificate was made. Anything else, a prompt or a calibration or a word of the card, takes another.
+"""
+ATTACHMENTS = ("parity_exams", *MADE_AFTERWARDS)
 
 
 @dataclass(frozen=True, kw_only=True)

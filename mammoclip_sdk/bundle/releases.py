@@ -72,12 +72,13 @@ def record_file(given: Path | None) -> Path:
     Raises
     ------
     BundleReleaseError
-        ``releases_damaged``: a link there leads nowhere.
+        ``releases_damaged``: a link there leads nowhere. ``releases_unwritable``: none is named,
+        and the user has no home folder.
     """
     if given is not None:
         return _followed(given)
     folder = os.environ.get(STATE)
-    return _followed((Path(folder) if folder else _state_folder()) / FILE)
+    return _followed((Path(folder) if folder else _users_own()) / FILE)
 
 
 def _followed(file: Path) -> Path:
@@ -91,15 +92,27 @@ def _followed(file: Path) -> Path:
     return file
 
 
+def _users_own() -> Path:
+    try:
+        return _state_folder() / "mammoclip-sdk"
+    except RuntimeError as error:  # neither a variable nor the system knows the user's home
+        raise BundleReleaseError(
+            "record of accepted releases",
+            found="a user without a home folder",
+            expected="a place where accepted releases can be recorded",
+            remedy=f"Name a file with --accepted, or a folder with {STATE}.",
+            code="releases_unwritable",
+        ) from error
+
+
 def _state_folder() -> Path:
-    home = Path.home()
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        state = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
+        state = Path.home() / "Library" / "Application Support"
     else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
-    return base / "mammoclip-sdk"
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state)
 
 
 def require_not_older(release: Release, key_ids: Collection[str], file: Path) -> None:

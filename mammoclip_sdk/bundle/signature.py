@@ -2,11 +2,7 @@
 
 ``manifest.sig`` is made over the bytes of ``manifest.json``, nothing before or behind them, so that
 any tool that knows Ed25519 can check it: ``openssl pkeyutl -verify -rawin -pubin -inkey KEY.pem
--in manifest.json -sigfile SIGNATURE`` with the 64 bytes that the file has in base64. A key's
-identifier is the SHA-256 of its public half as DER (SubjectPublicKeyInfo): ``openssl pkey -pubin
--in KEY.pem -outform DER | sha256sum``.
-
-``cryptography`` is needed to sign and to verify, and imported for nothing else.
+-in manifest.json -sigfile SIGNATURE`` with the 64 bytes that the file has in base64.
 """
 
 from __future__ import annotations
@@ -14,10 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import getpass
-import hashlib
-import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +18,14 @@ from typing import TYPE_CHECKING, Self
 
 from mammoclip_sdk import strict_json
 from mammoclip_sdk.bundle.files import SIGNATURE
+from mammoclip_sdk.bundle.keys import (
+    key_id,
+    private_key,
+    public_key,
+    public_key_file,
+    require_cryptography,
+    trust_error,
+)
 from mammoclip_sdk.errors import BundleSignatureError
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
-PASSWORD = "MAMMOCLIP_KEY_PASSWORD"  # noqa: S105 - a variable's name
-"""Environment variable with the password of a private key; without it, the terminal is asked."""
 _ALGORITHM = "Ed25519"
 _KEY_ID = re.compile("[0-9a-f]{64}")
-_MAX_KEY_BYTES = 2**16
-"""A key takes some hundred; a slip on the command line may name a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,8 @@ class Trust:
         Raises
         ------
         BundleSignatureError
-            ``trust_key``: a file cannot be read; or one path, which is no list of them.
+            ``trust_key``: a file cannot be read, or holds a private key; or one path, which is no
+            list of them.
         """
         if isinstance(paths, str | Path):  # whose letters would each be read as a path
             raise BundleSignatureError(
@@ -69,7 +67,9 @@ class Trust:
                 remedy="Write Trust.in_files([PATH]).",
                 code="trust_key",
             )
-        return cls(public_keys=tuple(_read_key(Path(path)) for path in paths), accepted=accepted)
+        return cls(
+            public_keys=tuple(public_key_file(Path(path)) for path in paths), accepted=accepted
+        )
 
     def key_ids(self) -> tuple[str, ...]:
         """Return the identifiers of the keys.
@@ -98,7 +98,7 @@ class Signer:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.key_id = _key_id(key.public_key())
+        self.key_id = key_id(key.public_key())
 
     def sign(self, manifest: bytes) -> bytes:
         """Return the content of ``manifest.sig`` for these bytes of ``manifest.json``."""
@@ -113,38 +113,14 @@ def load_signer(path: Path, *, ask: Callable[[str], str] = getpass.getpass) -> S
     Parameters
     ----------
     ask
-        Asks for the password where `PASSWORD` does not hold it, by default at the terminal.
+        Asks for the password where `keys.PASSWORD` does not hold it, by default at the terminal.
 
     Raises
     ------
     BundleSignatureError
         ``signing_key``: no such key, or another password; ``signing_not_installed``.
     """
-    _require_cryptography()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    data = _read_key(path, code="signing_key")
-    try:
-        try:
-            key = load_pem_private_key(data, None)
-        except TypeError:  # it is encrypted
-            key = load_pem_private_key(data, _password(path, ask).encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _key_error(path, f"no key that opens ({error})", code="signing_key") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise _key_error(path, "a private key of another kind", code="signing_key")
-    return Signer(key)
-
-
-def _password(path: Path, ask: Callable[[str], str]) -> str:
-    given = os.environ.get(PASSWORD)
-    if given is not None:
-        return given
-    if ask is getpass.getpass and not sys.stdin.isatty():
-        raise _key_error(path, f"an encrypted key, no terminal and no {PASSWORD}", "signing_key")
-    return ask(f"Password of {path.name}: ")
+    return Signer(private_key(path, ask))
 
 
 def read_signature(data: bytes, *, subject: str) -> Signature:
@@ -234,67 +210,11 @@ def _decoded(signature: Signature) -> bytes:
 
 
 def _keys(trust: Trust) -> dict[str, Ed25519PublicKey]:
-    _require_cryptography()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
+    require_cryptography()
     if not trust.public_keys:
-        raise _key_error("trust", "no key to trust")
-    keys = {}
-    for number, data in enumerate(trust.public_keys, start=1):
-        subject = f"trusted key {number}"
-        try:
-            key = load_pem_public_key(data)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise _key_error(subject, f"no public key in PEM ({error})") from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise _key_error(subject, "a public key of another kind")
-        keys[_key_id(key)] = key
-    return keys
-
-
-def _key_id(key: Ed25519PublicKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
-
-
-def _read_key(path: Path, code: str = "trust_key") -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_KEY_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = getattr(error, "strerror", error)
-        raise _key_error(path, f"a file that cannot be read ({reason})", code) from error
-    if len(data) > _MAX_KEY_BYTES:
-        raise _key_error(path, f"a file of more than {_MAX_KEY_BYTES} bytes", code)
-    return data
-
-
-def _key_error(subject: str | Path, found: str, code: str = "trust_key") -> BundleSignatureError:
-    private = code == "signing_key"
-    return BundleSignatureError(
-        str(subject),
-        found=found,
-        expected=f"an {_ALGORITHM} {'private' if private else 'public'} key in PEM",
-        remedy=f"Check the path, and the password in {PASSWORD}; openssl genpkey -algorithm "
-        "ed25519 makes a key."
-        if private
-        else "Get the public key from the bundle's vendor, as a PEM file.",
-        code=code,
-    )
-
-
-def _require_cryptography() -> None:
-    try:
-        import cryptography  # noqa: F401
-    except ImportError as error:
-        raise BundleSignatureError(
-            "signatures",
-            found=f"that cryptography does not load ({error})",
-            expected="the package cryptography, which signs and verifies",
-            remedy='pip install "mammoclip-sdk[signing]"',
-            code="signing_not_installed",
-        ) from error
+        raise trust_error("trust", "no key to trust")
+    found = [
+        public_key(data, f"trusted key {number}")
+        for number, data in enumerate(trust.public_keys, start=1)
+    ]
+    return {key_id(key): key for key in found}

@@ -7,6 +7,7 @@ nothing has the name: whoever is killed in it finds the earlier folder beside it
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import secrets
@@ -31,19 +32,27 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
 
 
-def put(new: Path, path: Path) -> None:
-    """Give a folder the path's name; what had it before has the name of ``new`` then.
+def put(new: Path, path: Path, *, replace: bool) -> None:
+    """Give a folder the path's name.
+
+    Parameters
+    ----------
+    replace
+        Whether something may have the name, which has that of ``new`` then. If not, nothing is
+        moved, whenever it appeared: the system's rename refuses a folder that is not empty.
 
     Raises
     ------
+    FileExistsError
+        Something has the name, and was not to be replaced.
     OSError
         It could not be done, and everything is as it was.
     """
-    taken = path.exists()
+    taken = replace and path.exists()
     if taken:
         _swap(new, path)
     else:
-        new.rename(path)
+        _take(new, path)
     try:
         sync_folder(path.parent)
     except OSError:
@@ -51,6 +60,15 @@ def put(new: Path, path: Path) -> None:
             _swap(new, path)  # back again
         else:
             path.rename(new)
+        raise
+
+
+def _take(new: Path, path: Path) -> None:
+    try:
+        new.rename(path)
+    except OSError as error:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         raise
 
 

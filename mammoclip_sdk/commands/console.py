@@ -135,14 +135,18 @@ def bundle_values(bundle: Bundle) -> dict[str, object]:
     }
 
 
-def archive_lines(archive: Archive) -> Iterator[Text]:
-    """List exams, incomplete studies, and by kind the skipped files that are DICOM."""
+def archive_lines(archive: Archive, folder: Path) -> Iterator[Text]:
+    """List exams, incomplete studies, and by kind the skipped files that are DICOM.
+
+    What lies in the scanned folder itself is named after it.
+    """
+    own = folder.resolve().name or str(folder)
     for exam in archive.exams:
-        yield Text(f"exam        {_place(exam)}")
+        yield Text(f"exam        {_place(exam, own)}")
         for other in exam.alternatives:
             yield Text(f"            {other.view} not {other.name}: {other.reason}", "dim")
     for study in archive.incomplete:
-        yield Text(f"incomplete  {study.name}")
+        yield Text(f"incomplete  {own if study.name == '.' else study.name}")
         yield Text(f"            {error_text(study.error)}", "dim")
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for file in archive.skipped:
@@ -169,6 +173,7 @@ def archive_values(archive: Archive) -> dict[str, Any]:
     return {
         "exams": [
             {
+                "study_instance_uid": exam.study_instance_uid,
                 "images": {str(view): image.name for view, image in exam.images.items()},
                 "alternatives": [
                     {"view": str(other.view), "name": other.name, "reason": other.reason}
@@ -186,8 +191,10 @@ def archive_values(archive: Archive) -> dict[str, Any]:
     }
 
 
-def _place(exam: Exam) -> str:
+def _place(exam: Exam, own: str) -> str:
     """Return the folder of an exam's images, or the images where they lie in several."""
     names = [image.name for image in exam.images.values()]
     folders = {str(PurePosixPath(name).parent) for name in names}
-    return folders.pop() if len(folders) == 1 else ", ".join(names)
+    if len(folders) > 1:
+        return ", ".join(names)
+    return own if folders == {"."} else folders.pop()

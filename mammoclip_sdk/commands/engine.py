@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from mammoclip_sdk.commands.options import (
     trust_of,
 )
 from mammoclip_sdk.commands.output import CODES, failures, print_json, print_lines
+from mammoclip_sdk.errors import EngineError
 
 if TYPE_CHECKING:
     from mammoclip_sdk.bundle import Bundle
@@ -100,6 +102,7 @@ def list_engines(bundles: Bundles = None, engines: Engines = None, as_json: AsJs
     with failures(as_json):
         from mammoclip_sdk import engines as device_engines
 
+        _require_folder(engines)
         found = device_engines.survey(engines, _read(bundles))
         if as_json:
             print_json([_plain(status) for status in found])
@@ -119,6 +122,7 @@ def prune(bundles: Bundles = None, engines: Engines = None, as_json: AsJson = Fa
         from mammoclip_sdk import engines as device_engines
         from mammoclip_sdk.strict_json import to_plain
 
+        _require_folder(engines)
         removed = device_engines.prune(engines, _read(bundles))
         if as_json:
             print_json([to_plain(one) for one in removed])
@@ -126,6 +130,31 @@ def prune(bundles: Bundles = None, engines: Engines = None, as_json: AsJson = Fa
         lines = [f"removed {one.path}: {one.reason}" for one in removed]
         lines.append(f"{len(removed)} removed from {device_engines.engines_folder(engines)}.")
         print_lines(lines, wrap=False)
+
+
+def _require_folder(engines: Path | None) -> None:
+    """Refuse a named folder that is none: "no engines" would be said of a slip of the pen.
+
+    The default folder may be one that no build has made yet.
+    """
+    if engines is None:
+        return
+    try:
+        mode = engines.stat().st_mode
+    except OSError as error:
+        found = f"nothing that can be read ({error.strerror})"
+    else:
+        if stat.S_ISDIR(mode):
+            return
+        found = "something that is no folder"
+    raise EngineError(
+        str(engines),
+        found=found,
+        expected="the folder that engines were built into",
+        remedy="Check the path; without --engines it is MAMMOCLIP_ENGINES, or the user's own "
+        "cache.",
+        code="engine_missing",
+    )
 
 
 def _read(paths: list[Path] | None) -> tuple[Bundle, ...]:

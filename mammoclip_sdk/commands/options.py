@@ -40,6 +40,31 @@ AcceptedFile = Annotated[
 ]
 
 
+def views_of(paths: list[Path]) -> list[Path] | Path:
+    """Return what `Predictor.predict` takes for the paths that were typed.
+
+    Raises
+    ------
+    ExamError
+        ``not_a_folder``: there is nothing at one of them. It shows the whole path, which whoever
+        typed it may see; the stages behind never do, for folders are named after patients.
+    """
+    from mammoclip_sdk.errors import ExamError
+
+    for path in paths:
+        try:
+            path.stat()
+        except OSError as error:
+            raise ExamError(
+                str(path),
+                found=f"nothing that can be read ({error.strerror})",
+                expected="a folder with the DICOM files of one exam, or these files",
+                remedy="Check the path; files of one exam are given one after the other.",
+                code="not_a_folder",
+            ) from error
+    return paths if len(paths) > 1 or paths[0].is_file() else paths[0]
+
+
 def trust_of(keys: list[Path] | None, accepted: Path | None) -> Trust | None:
     """Return what a command was told to trust; None where it was told nothing."""
     if keys:

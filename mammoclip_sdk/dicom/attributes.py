@@ -28,6 +28,7 @@ ConcatenationUID NumberOfFrames
 ConceptNameCodeSequence CurrentRequestedProcedureEvidenceSequence
 
 AcquisitionDate AcquisitionTime AcquisitionDateTime ContentDate ContentTime
+    TimezoneOffsetFromUTC
 Manufacturer ManufacturerModelName
 
 ImageLaterality Laterality ViewPosition ViewCodeSequence ViewModifierCodeSequence
@@ -35,12 +36,12 @@ SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PatientOrientati
 PaddleDescription SeriesDescription PartialView AcquisitionDeviceProcessingDescription
 
 QualityControlImage SpecimenDescriptionSequence BreastImplantPresent BurnedInAnnotation
-ContrastBolusAgent DerivationDescription
+ContrastBolusAgent ContrastBolusAgentSequence DerivationDescription
 VolumetricProperties EstimatedRadiographicMagnificationFactor
 LossyImageCompression LossyImageCompressionRatio
 
 Rows Columns SamplesPerPixel BitsAllocated BitsStored HighBit PixelRepresentation
-ImagerPixelSpacing PixelSpacing PhotometricInterpretation PresentationLUTShape
+ImagerPixelSpacing PixelSpacing PixelAspectRatio PhotometricInterpretation PresentationLUTShape
 PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept ModalityLUTSequence
 VOILUTSequence VOILUTFunction WindowCenter WindowWidth WindowCenterWidthExplanation PixelData
 """  # what and whose; when and by what; which view; what rules it out; the pixels

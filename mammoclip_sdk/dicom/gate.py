@@ -1,8 +1,7 @@
 """The gate: bytes are refused, or become a pydicom Dataset, before any other stage sees them.
 
-Here the steps come in order: the file (``file``), its meta group (``file_meta``), the
-structure of the data set (``elements``), what an image must be (``image_limits``), and what of it
-pydicom is given (``pydicom_dataset``).
+In order: ``file``, its meta group (``file_meta``), the structure of the data set (``elements``),
+what an image must be (``image_limits``), and what of it pydicom is given (``pydicom_dataset``).
 """
 
 from __future__ import annotations
@@ -226,13 +225,12 @@ def _find(file: io.BufferedIOBase, size: int, name: str) -> _Found:
             break
         more = file.read(min(16 * len(source), _LAST_READ) - len(source))
         source += more
-        if not more and len(source) < _LAST_READ:
-            raise _damaged(name, "a file that grew shorter", "truncated")
         if not more:
+            if len(source) < _LAST_READ:
+                raise _damaged(name, "a file that grew shorter", "truncated")
             fault = header_too_large(name)
             break
-    own_class = found[SOP_CLASS].value(source) if SOP_CLASS in found else b""
-    sop_class = as_uid(own_class) or meta_class
+    sop_class = as_uid(found[SOP_CLASS].value(source) if SOP_CLASS in found else b"") or meta_class
     if fault is not None and sop_class in ("", FOR_PRESENTATION):
         raise fault
     return _Found(source, syntax, sop_class, found, fault)

@@ -82,8 +82,12 @@ class Header:
 
     def numbers(self, keyword: str) -> list[float]:
         """Return the numbers of an attribute that may have several."""
+        return [number for number in self.numbers_by_place(keyword) if number is not None]
+
+    def numbers_by_place(self, keyword: str) -> list[float | None]:
+        """Return the numbers of an attribute that another one is paired with; None where empty."""
         try:
-            return [float(value) for value in self.values(keyword) if value not in (None, "")]
+            return [None if value in (None, "") else float(value) for value in self.values(keyword)]
         except (TypeError, ValueError, OverflowError) as exc:
             raise_alone(self._unreadable(keyword, exc))
 

@@ -43,7 +43,7 @@ class Parity:
     @property
     def passed(self) -> bool:
         """Whether the engine may be used on this GPU."""
-        return self.worst_difference is not None and self.worst_difference <= self.tolerance
+        return self.worst_difference is not None and 0 <= self.worst_difference <= self.tolerance
 
 
 @dataclass(frozen=True, kw_only=True)

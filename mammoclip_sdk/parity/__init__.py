@@ -28,6 +28,7 @@ from mammoclip_sdk.parity.certificate import (
     Absence,
     Certificate,
     Comparison,
+    judged_sha256,
 )
 from mammoclip_sdk.parity.comparison import Answers, compare
 from mammoclip_sdk.parity.exams import ParityExams, attached, read_exams
@@ -125,13 +126,14 @@ def _certificate(
         format=FORMAT,
         bundle=bundle.manifest.name,
         version=bundle.manifest.version,
+        judged_sha256=judged_sha256(bundle.manifest),
         bundle_sha256=None if issued_at is None else bundle.sha256,
         issued_at=issued_at,
         sdk_version=importlib.metadata.version("mammoclip-sdk"),
         reference=exams.reference,
         exams=len(exams.views),
-        labelled=int((exams.labels >= 0).sum()),
-        positives=int((exams.labels == 1).sum()),
+        labelled=exams.labelled,
+        positives=exams.positives,
         exams_sha256=attached(bundle).sha256,
         comparisons=comparisons,
         absent=absent,

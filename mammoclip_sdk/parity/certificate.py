@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mammoclip_sdk import strict_json
-from mammoclip_sdk.bundle import Bundle
-from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES, Manifest
+from mammoclip_sdk.bundle import Bundle, manifest_to_json, sha256
+from mammoclip_sdk.bundle.manifest import GOLDEN_QUANTITIES, MADE_AFTERWARDS, Manifest
 from mammoclip_sdk.errors import BundleCertificateError, BundleFormatError, BundleVersionError
 from mammoclip_sdk.parity.agreement import (
     LIMITS,
@@ -23,9 +23,10 @@ from mammoclip_sdk.parity.agreement import (
     gate_text,
     judge,
 )
+from mammoclip_sdk.parity.exams import ParityExams, read_exams
 from mammoclip_sdk.sessions import BATCH_SIZE
 
-FORMAT = 2
+FORMAT = 3
 KIND = "certificate"
 """Of the attachment."""
 MIN_EXAMS = 64
@@ -83,6 +84,8 @@ class Certificate:
     format: int
     bundle: str
     version: str
+    judged_sha256: str
+    """Of all that was judged: see `judged_sha256`."""
     bundle_sha256: str | None
     """None in the certificate that travels in the bundle, whose hash covers it."""
     issued_at: str | None
@@ -115,6 +118,16 @@ class Certificate:
             for one in self.comparisons
             for gate in one.failed
         )
+
+
+def judged_sha256(manifest: Manifest) -> str:
+    """Return the SHA-256 of a manifest's canonical text without what is `MADE_AFTERWARDS`.
+
+    It holds the hashes of graphs, golden exams and parity exams, and whatever else decides what is
+    reported: prompts, their order, scales, calibration, operating points, preprocessing.
+    """
+    kept = tuple(one for one in manifest.attachments if one.kind not in MADE_AFTERWARDS)
+    return sha256(manifest_to_json(replace(manifest, attachments=kept)).encode())
 
 
 def certificate_to_json(certificate: Certificate) -> str:
@@ -161,9 +174,9 @@ def require_certificate(bundle: Bundle) -> Certificate:
     Raises
     ------
     BundleCertificateError
-        There is none, a gate failed, or it speaks of other graphs, exams or limits.
+        There is none, a gate failed, or it speaks of another manifest, exams or limits.
     BundleVersionError, BundleFormatError
-        As `certificate_from_json`.
+        As `certificate_from_json`, and `read_exams`.
     """
     attachment = bundle.manifest.attachment(KIND)
     if attachment is None:
@@ -172,6 +185,8 @@ def require_certificate(bundle: Bundle) -> Certificate:
     text = bundle.files[attachment.file].decode("utf-8", errors="surrogateescape")
     certificate = certificate_from_json(text, subject=subject)
     problems = [*_missing(certificate, bundle.manifest), *certificate.failures]
+    if not problems:
+        problems.extend(_miscounted(certificate, read_exams(bundle)))
     if problems:
         raise _no_proof(bundle, strict_json.listed(problems))
     return certificate
@@ -192,18 +207,29 @@ def _missing(certificate: Certificate, manifest: Manifest) -> Iterator[str]:
     exams = manifest.attachment("parity_exams")
     if (certificate.bundle, certificate.version) != (manifest.name, manifest.version):
         yield f"a certificate of {certificate.bundle} {certificate.version}"
+    if certificate.judged_sha256 != judged_sha256(manifest):
+        yield "a certificate of another manifest: what it says was changed after it was judged"
     if exams is None or certificate.exams_sha256 != exams.sha256:
         yield "a certificate over other exams than those of the bundle"
     if certificate.exams < MIN_EXAMS:
         yield f"a certificate over {certificate.exams} exams, of at least {MIN_EXAMS}"
     if certificate.narrowed:
         yield "a certificate that was narrowed to a device or a precision"
+    if certificate.bundle_sha256 is not None or certificate.issued_at is not None:
+        yield "a certificate that was made on a workstation, which travels in no bundle"
     yield from _uncompared(certificate, manifest)
     for one in certificate.comparisons:
         place = f"{one.runtime}, {one.precision}"
         if one.agreement.exams != certificate.exams:
             yield f"{place}: {one.agreement.exams} exams of {certificate.exams}"
         yield from (f"{place}: {problem}" for problem in _unproved(one, manifest))
+
+
+def _miscounted(certificate: Certificate, exams: ParityExams) -> Iterator[str]:
+    found = certificate.exams, certificate.labelled, certificate.positives
+    counted = len(exams.labels), exams.labelled, exams.positives
+    if found != counted:
+        yield f"exams, labelled, positives: {found} instead of the bundle's {counted}"
 
 
 def _uncompared(certificate: Certificate, manifest: Manifest) -> Iterator[str]:
@@ -227,8 +253,6 @@ def _unproved(one: Comparison, manifest: Manifest) -> Iterator[str]:
     unrun = [size for size in BATCHES if size not in agreement.batch_sizes]
     if unrun and one.device != "tensorrt":
         yield f"no batch of {' and of '.join(map(str, unrun))} exams"
-    if agreement.unusable < 0:
-        yield f"{agreement.unusable} unusable exams"
     quantity = f"golden_{GOLDEN_QUANTITIES[one.precision]}"
     limit = manifest.golden.tolerance.get(one.precision)
     golden = [found for found in one.gates if found.quantity == quantity]
@@ -251,7 +275,11 @@ def _contradictions(certificate: Certificate) -> Iterator[str]:
         absent = judged.keys() - {found.quantity for found in one.gates}
         if absent:
             yield f"{place}.gates: none for {', '.join(sorted(absent))}"
+        if len(set(one.agreement.batch_sizes)) < len(one.agreement.batch_sizes):
+            yield f"{place}.agreement.batch_sizes: {one.agreement.batch_sizes}, one of them twice"
         for found in one.gates:
+            if found.value is not None and found.value < 0:
+                yield f"{place}.gates {found.quantity}: {found.value} is negative"
             if found.quantity not in QUANTITIES:
                 yield f"{place}.gates: {found.quantity!r} is none of {', '.join(QUANTITIES)}"
             elif found != judged.get(found.quantity, _again(found)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 from mammoclip_sdk.bundle.contradictions import LOGIT_SCALE
@@ -13,12 +14,14 @@ from mammoclip_sdk.parity.agreement import (
     FindingAgreement,
     Gate,
     Worst,
+    largest,
     number_text,
 )
 from mammoclip_sdk.parity.certificate import Absence, Certificate, Comparison
 
 _STYLE = """
 .verdict { margin: 0; font-size: 2.2rem; line-height: 1.2; font-weight: 300 }
+.absent { color: var(--mark) }
 .failed, .failed th { color: var(--mark); font-weight: 600 }
 tbody th { white-space: normal }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
@@ -49,11 +52,12 @@ def _verdict(certificate: Certificate) -> str:
     if not certificate.passed:
         said = f"Not {said[0].lower()}{said[1:]}"
     kind = "" if certificate.passed else " failed"
-    absent = ", ".join(dict.fromkeys(one.device for one in certificate.absent))
+    devices = ", ".join(dict.fromkeys(one.device for one in certificate.absent))
+    absent = f"Not compared, in one precision or more: {escape(devices)}." if devices else ""
     return (
         "<h1>Parity certificate</h1>"
         f'<p class="verdict{kind}">{said}</p>'
-        + (f"<p>Not compared, in one precision or more: {escape(absent)}.</p>" if absent else "")
+        + (f'<p class="verdict absent">{absent}</p>' if absent else "")
         + f"<p>{escape(certificate.bundle)} {escape(certificate.version)} on "
         f"{certificate.exams} exams, compared with {escape(certificate.reference)}. "
         "Every figure is the worst case over all of them.</p>"
@@ -64,25 +68,35 @@ def _verdict(certificate: Certificate) -> str:
 def _overview(comparisons: tuple[Comparison, ...]) -> str:
     rows = "".join(_overview_row(one) for one in comparisons)
     return (
-        "<h2>What was compared</h2><table><thead><tr><th>Runtime</th><th>Precision</th>"
-        f"<th>Logit (scale {LOGIT_SCALE:g})</th><th>Probability</th><th>Decisions that differ</th>"
-        f"<th>Verdict</th></tr></thead><tbody>{rows}</tbody></table>"
+        "<h2>What was compared</h2><table><thead><tr><th>Runtime</th><th>Verdict</th>"
+        f"<th>Precision</th><th>Logit (scale {LOGIT_SCALE:g})</th><th>Probability</th>"
+        f"<th>Decisions that differ</th></tr></thead><tbody>{rows}</tbody></table>"
+        '<p class="caption">Largest differences from the reference; of a probability, over the '
+        "golden exams too. A golden exam's logit, which has the scale of its finding, stands with "
+        "its runtime below.</p>"
     )
 
 
 def _overview_row(one: Comparison) -> str:
     agreement = one.agreement
-    worst = [finding.probability for finding in agreement.findings if finding.probability]
-    probability = max(worst, key=lambda found: found.value, default=None)
+    golden = [_found(gate) for gate in one.gates if gate.quantity == "golden_probability"]
+    probability = largest([*(finding.probability for finding in agreement.findings), *golden])
     points = [point for finding in agreement.findings for point in finding.operating_points]
     flips = str(sum(point.count for point in points)) if points else "no operating points"
     cells = (_value(agreement.logit), _value(probability), flips)
     return (
         f'<tr class="{"failed" if one.failed else "passed"}"><th>{escape(one.runtime)}</th>'
-        f"<td>{escape(one.precision)}</td>"
+        f"<td>{escape(one.verdict)}</td><td>{escape(one.precision)}</td>"
         + "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
-        + f"<td>{escape(one.verdict)}</td></tr>"
+        + "</tr>"
     )
+
+
+def _found(gate: Gate) -> Worst | None:
+    """Return what a gate found; what failed without a number was worse than any."""
+    if gate.value is None:
+        return Worst(value=math.inf, where=gate.where) if gate.verdict == "failed" else None
+    return Worst(value=gate.value, where=gate.where)
 
 
 def _value(worst: Worst | None) -> str:
@@ -94,7 +108,14 @@ def _details(one: Comparison) -> str:
     agreement, judged = one.agreement, {found.quantity for found in one.gates}
     measured = {
         f"{QUANTITIES[name][0].upper()}{QUANTITIES[name][1:]}": _worst(getattr(agreement, name))
-        for name in ("logit", "cosine", "length", "batch_logit", "batch_probability")
+        for name in (
+            "logit",
+            "cosine",
+            "length",
+            "batch_logit",
+            "batch_probability",
+            "batch_cosine",
+        )
         if name not in judged
     }
     for finding in agreement.findings:
@@ -107,7 +128,7 @@ def _details(one: Comparison) -> str:
     }
     return (
         f"<h2>{escape(one.runtime)}, {escape(one.precision)}</h2>"
-        "<table><thead><tr><th>Gate</th><th>Worst</th><th>At most</th><th>Verdict</th>"
+        "<table><thead><tr><th>Gate</th><th>Verdict</th><th>Worst</th><th>At most</th>"
         f"<th>Where</th></tr></thead><tbody>{gates}</tbody></table>"
         f'<p class="caption">Measured beside that:</p>{fact_table(measured | facts)}'
     )
@@ -118,8 +139,8 @@ def _gate(found: Gate) -> str:
     return (
         f'<tr class="{"failed" if found.verdict == "failed" else "passed"}">'
         f"<td>{escape(QUANTITIES[found.quantity])}</td>"
-        f'<td class="number">{value}</td><td class="number">{number_text(found.limit)}</td>'
-        f'<td class="number">{escape(found.verdict)}</td><td>{escape(found.where)}</td></tr>'
+        f'<td class="number">{escape(found.verdict)}</td><td class="number">{value}</td>'
+        f'<td class="number">{number_text(found.limit)}</td><td>{escape(found.where)}</td></tr>'
     )
 
 
@@ -162,6 +183,7 @@ def _facts(certificate: Certificate) -> str:
     facts = {
         "Exams": f"{certificate.exams}, of which {certificate.labelled} are labelled and "
         f"{certificate.positives} malignant",
+        "SHA-256 of what was judged": certificate.judged_sha256,
         "SHA-256 of the exams": certificate.exams_sha256,
         "SHA-256 of the bundle": certificate.bundle_sha256 or "that which holds this certificate",
         "Issued": certificate.issued_at or "with the bundle",

@@ -86,6 +86,7 @@ def compare(
         batch_sizes=tuple(len(batch) for batch in answers.batches),
         batch_logit=largest([batch.logit for batch in batches]),
         batch_probability=largest([batch.probability for batch in batches]),
+        batch_cosine=largest([batch.cosine for batch in batches]),
     )
 
 
@@ -98,6 +99,7 @@ class _Batch:
 
     faults: dict[int, str]
     logit: Worst | None
+    cosine: Worst | None
     probability: Worst | None
 
 
@@ -107,18 +109,19 @@ def _batch(
     alone: NDArray[np.float64],
     scored_alone: list[_Scores | None],
 ) -> _Batch:
-    size = len(batch)
-    scored, faults = _scored(batch, findings)
+    size, (scored, faults) = len(batch), _scored(batch, findings)
     both = [i for i in range(size) if scored[i] is not None and scored_alone[i] is not None]
-    beside = f"in a batch of {size}; alone"
+    where = f"in a batch of {size}"
+    beside, wide = f"{where}; alone", batch.astype(np.float64)
     pairs = [
         (exam, one.name, one, other)
         for exam in both
         for one, other in zip(_of(scored, exam), _of(scored_alone, exam), strict=True)
     ]
     return _Batch(
-        faults={exam: f"in a batch of {size}, {fault}" for exam, fault in faults.items()},
-        logit=_worst_logit(findings, batch.astype(np.float64), alone[:size], both, beside),
+        faults={exam: f"{where}, {fault}" for exam, fault in faults.items()},
+        logit=_worst_logit(findings, wide, alone[:size], both, beside),
+        cosine=_worst_cosine(wide, alone[:size], both, where),
         probability=_worst_probability(pairs, beside),
     )
 
@@ -168,13 +171,13 @@ def _worst_logit(
 
 
 def _worst_cosine(
-    found: NDArray[np.float64], expected: NDArray[np.float64], usable: list[int]
+    found: NDArray[np.float64], expected: NDArray[np.float64], usable: list[int], where: str = ""
 ) -> Worst | None:
     if not usable:
         return None
     rows = [side[usable] / _lengths(side[usable])[:, None] for side in (found, expected)]
     distances = np.square(rows[0] - rows[1]).sum(axis=1) / 2  # 1 - cosine, without cancellation
-    return _at(distances, usable)
+    return _at(distances, usable, where)
 
 
 def _worst_length(found: NDArray[np.float64], usable: list[int]) -> Worst | None:
@@ -185,9 +188,8 @@ def _lengths(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.square(rows).sum(axis=1)))
 
 
-def _at(values: NDArray[np.float64], usable: list[int]) -> Worst:
-    row = int(values.argmax())
-    return _worst(float(values[row]), f"exam {usable[row]}")
+def _at(values: NDArray[np.float64], usable: list[int], where: str = "") -> Worst:
+    return _worst(float(values.max()), f"exam {usable[int(values.argmax())]} {where}".rstrip())
 
 
 def _worst(value: float, where: str) -> Worst:
@@ -212,13 +214,12 @@ def _finding(
     found: dict[int, FindingScore],
     labels: NDArray[np.int8],
 ) -> FindingAgreement:
-    exams = list(found)
-    pairs = [(exam, finding.name, found[exam], expected[exam]) for exam in exams]
+    pairs = [(exam, finding.name, found[exam], expected[exam]) for exam in found]
     points = []
     for point in finding.operating_points:
         flipped = [
             f"exam {exam} ({found[exam].score:.6f}, reference {expected[exam].score:.6f})"
-            for exam in exams
+            for exam in found
             if (point.name in found[exam].operating_points_met)
             != (point.name in expected[exam].operating_points_met)
         ]
@@ -230,7 +231,7 @@ def _finding(
                 where=_listed(flipped),
             )
         )
-    labelled = [exam for exam in exams if labels[exam] >= 0]
+    labelled = [exam for exam in found if labels[exam] >= 0]
     return FindingAgreement(
         finding=finding.name,
         probability=_worst_probability(pairs, "reference"),

@@ -89,7 +89,11 @@ def _jpeg_2000(frame: Buffer) -> NDArray[Any]:
     once, and the allocator gives the next image the memory that the last one needed.
     """
     decode: Any = imagecodecs.jpeg2k_decode  # takes more than its stub says
-    turn = _turns.submit(decode, frame, numthreads=min(_MOST_THREADS, cores()))
+    try:
+        turn = _turns.submit(decode, frame, numthreads=min(_MOST_THREADS, cores()))
+    except RuntimeError:  # no thread to be had, as while the interpreter ends
+        alone: NDArray[Any] = decode(frame, numthreads=1)
+        return alone
     decoded: NDArray[Any] = turn.result()
     return decoded
 

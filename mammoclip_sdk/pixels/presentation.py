@@ -6,6 +6,7 @@ Nothing is applied here, and nothing is chosen: every window and every LUT of th
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ def read_display(header: Header, *, bits_stored: int, signed: bool) -> DisplayAt
         )
     slope, intercept = _rescale(header)
     modality_luts = _luts(header, "ModalityLUTSequence", "ModalityLUTType", signed)
+    # PS3.3 C.11.2.1.1: the input of a VOI LUT has a sign where the Modality LUT's output may.
+    voi_signed = not modality_luts and _lowest_output(bits_stored, signed, slope, intercept) < 0
     return DisplayAttributes(
         bits_stored=bits_stored,
         signed=signed,
@@ -49,7 +52,7 @@ def read_display(header: Header, *, bits_stored: int, signed: bool) -> DisplayAt
         modality_lut=modality_luts[0] if modality_luts else None,
         windows=_windows(header),
         voi_function=_voi_function(header),
-        voi_luts=_luts(header, "VOILUTSequence", "LUTExplanation", signed),
+        voi_luts=_luts(header, "VOILUTSequence", "LUTExplanation", voi_signed),
         padding=_padding(header, signed),
     )
 
@@ -77,20 +80,25 @@ def _rescale(header: Header) -> tuple[float, float]:
 
 
 def _windows(header: Header) -> tuple[Window, ...]:
-    centers, widths = header.numbers("WindowCenter"), header.numbers("WindowWidth")
-    if len(centers) != len(widths) or not all(map(math.isfinite, centers + widths)):
-        raise _error(
-            header,
-            f"{len(centers)} Window Centers (0028,1050), {len(widths)} Window Widths (0028,1051)",
-            "as many of each, all finite",
-            "window",
-        )
+    """Pair centers and widths by their places, of which an empty one has neither."""
+    centers = header.numbers_by_place("WindowCenter")
+    widths = header.numbers_by_place("WindowWidth")
     words = header.many("WindowCenterWidthExplanation")
-    words += [""] * (len(centers) - len(words))
-    return tuple(
-        Window(center=center, width=width, explanation=word)
-        for center, width, word in zip(centers, widths, words, strict=False)
-    )
+    windows = []
+    for place, (center, width) in enumerate(zip_longest(centers, widths)):
+        if center is None and width is None:
+            continue
+        if center is None or width is None or not all(map(math.isfinite, (center, width))):
+            raise _error(
+                header,
+                f"value {place + 1} of Window Center (0028,1050) or of Window Width (0028,1051) "
+                "without the other, or not finite",
+                "one of each in every place, both finite",
+                "window",
+            )
+        word = words[place] if place < len(words) else ""
+        windows.append(Window(center=center, width=width, explanation=word))
+    return tuple(windows)
 
 
 def _voi_function(header: Header) -> str:
@@ -105,6 +113,12 @@ def _voi_function(header: Header) -> str:
     return function
 
 
+def _lowest_output(bits_stored: int, signed: bool, slope: float, intercept: float) -> float:
+    """Return the smallest value that the rescale may give."""
+    first = -(2 ** (bits_stored - 1)) if signed else 0
+    return min(value * slope for value in (first, first + 2**bits_stored - 1)) + intercept
+
+
 def _luts(header: Header, sequence: str, explanation: str, signed: bool) -> tuple[LookupTable, ...]:
     tables = []
     for item in header.items(sequence):
@@ -112,11 +126,11 @@ def _luts(header: Header, sequence: str, explanation: str, signed: bool) -> tupl
         if len(descriptor) != 3:
             raise _lut_error(item, f"a LUT Descriptor (0028,3002) of {len(descriptor)} values")
         entries = descriptor[0] % _MOST_ENTRIES or _MOST_ENTRIES  # 0 stands for 65536
-        # An unsigned image may have a negative first value too, after a negative intercept.
-        first = _in_sign(descriptor[1], signed) if signed else descriptor[1]
         tables.append(
             LookupTable(
-                first=first, data=_lut_data(item, entries), explanation=item.one(explanation)
+                first=_in_sign(descriptor[1], signed),
+                data=_lut_data(item, entries),
+                explanation=item.one(explanation),
             )
         )
     return tuple(tables)
@@ -149,7 +163,7 @@ def _padding(header: Header, signed: bool) -> tuple[int, int] | None:
 
 
 def _in_sign(value: int, signed: bool) -> int:
-    """Undo a VR, US or SS, that contradicts Pixel Representation (0028,0103)."""
+    """Undo a VR, US or SS, that contradicts what the value is compared with."""
     if signed:
         return value - 2**16 if value >= 2**15 else value
     return value + 2**16 if value < 0 else value

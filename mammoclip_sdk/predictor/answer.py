@@ -82,6 +82,7 @@ def _prediction(
     return Prediction(
         answered_at=datetime.now(UTC).isoformat(timespec="seconds"),
         status="scored" if findings else "abstained",
+        study_instance_uid=prepared.study_instance_uid,
         findings=findings,
         reasons=reasons,
         views=prepared.records,

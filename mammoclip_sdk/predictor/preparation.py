@@ -42,6 +42,7 @@ class PreparedExam:
     """An exam that has passed every stage before the graph."""
 
     tensors: Mapping[str, NDArray[np.float32]]
+    study_instance_uid: str | None
     records: tuple[ViewRecord, ...]
     notes: tuple[str, ...]
     reasons: tuple[Reason, ...]
@@ -95,6 +96,7 @@ def prepare(
         reasons = quality.assess(exam, images, model_input, acceptance)
     return PreparedExam(
         tensors=model_input.tensors,
+        study_instance_uid=exam.study_instance_uid,
         records=_records(exam, images, model_input),
         notes=exam.notes,
         reasons=reasons,

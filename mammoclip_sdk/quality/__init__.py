@@ -29,7 +29,7 @@ from mammoclip_sdk.exam import (
 from mammoclip_sdk.printable import printable
 from mammoclip_sdk.quality import limits
 from mammoclip_sdk.quality.appearance import Appearance, appearance, likeness, wrapped
-from mammoclip_sdk.quality.orientation import contradiction
+from mammoclip_sdk.quality.orientation import contradiction, is_turned
 from mammoclip_sdk.reasons import (
     CONTENT,
     DEVICE,
@@ -96,8 +96,8 @@ def assess(
         if not _blocked(content):
             content += _shape(images[view], appearance(pixels), breast, acceptance)
         reasons += content
-        if not _blocked(content):  # else it has no side
-            letters = acquisition.patient_orientation if acquisition else ()
+        letters = acquisition.patient_orientation if acquisition else ()
+        if is_turned(letters) or not _blocked(content):  # else it has no side
             reasons += _side(view, letters, model_input.geometry[view].mirrored)
     return tuple(reasons)
 
@@ -164,6 +164,13 @@ def _geometry(view: View, image: StoredImage, acquisition: Acquisition | None) -
     rows, columns = image.reduction.source_shape if image.reduction else image.pixels.shape
     if not limits.ASPECT[0] <= rows / columns <= limits.ASPECT[1]:
         message = f"{view} has {rows} rows and {columns} columns, as no mammogram has."
+        yield _reason(GEOMETRY, "block", view, message)
+    aspect = acquisition.pixel_aspect if acquisition else None
+    if aspect is not None and not max(aspect) <= limits.MAX_STRETCH * min(aspect):
+        message = (
+            f"{view} has pixels that are not square: Pixel Aspect Ratio (0028,0034) says "
+            f"{aspect[0]:g} to {aspect[1]:g}."
+        )
         yield _reason(GEOMETRY, "block", view, message)
     spacing = acquisition.pixel_spacing if acquisition else None
     if spacing is None:

@@ -23,6 +23,8 @@ class Orientation:
     side: str | None
     """``L`` or ``R``, the breast whose midline the columns lead to; None where they do not say."""
     upside_down: bool
+    oblique: bool
+    """Whether the columns lead to her feet."""
 
 
 def read_orientation(letters: tuple[str, ...]) -> Orientation | None:
@@ -36,7 +38,14 @@ def read_orientation(letters: tuple[str, ...]) -> Orientation | None:
         wall_right="P" in rows,
         side=medial[0] if len(medial) == 1 else None,
         upside_down="H" in columns,
+        oblique="F" in columns,
     )
+
+
+def is_turned(letters: tuple[str, ...]) -> bool:
+    """Tell whether columns, and not rows, lead to the front or the back of the patient."""
+    forward = [bool(set("AP") & set(letter)) for letter in letters]
+    return forward == [False, True]
 
 
 def contradiction(view: View, letters: tuple[str, ...], *, wall_right: bool) -> str | None:
@@ -55,6 +64,17 @@ def contradiction(view: View, letters: tuple[str, ...], *, wall_right: bool) -> 
         Whether the chest wall lies at the right in the pixels.
     """
     said = read_orientation(letters)
+    if is_turned(letters):
+        return (
+            f"{view} was turned by a quarter, as Patient Orientation (0020,0020) says: its columns "
+            "lead to the front or the back of the patient. Turn image and header back."
+        )
+    if said is not None and said.oblique and view.projection == "CC":
+        return (
+            f"{view} is named a craniocaudal view, and Patient Orientation (0020,0020) is that of "
+            "an oblique one, whose columns lead to the feet. Check which of the two it is, and "
+            "have the header corrected."
+        )
     if said is not None and said.wall_right != wall_right:
         return (
             f"{view} has its chest wall at the {'right' if wall_right else 'left'}, and Patient "

@@ -231,7 +231,9 @@ def _from_mapping(views: Mapping[Any, object], acceptance: Acceptance) -> Exam:
         images[view] = candidate.as_view(view)
     require_one_exam(candidates)
     _require_distinct(candidates)
-    return Exam(images=images, notes=tuple(notes))
+    # An array does not say which study it is of.
+    study = candidates[0].mammogram.study if len(candidates) == len(VIEWS) else None
+    return Exam(images=images, notes=tuple(notes), study_instance_uid=study)
 
 
 def _agreement(view: View, candidate: Candidate) -> list[str]:

@@ -20,6 +20,7 @@ from mammoclip_sdk.errors import DicomReadError, UnsupportedImageError
 from mammoclip_sdk.exam import PLAIN, Acceptance, Acquisition, View
 from mammoclip_sdk.views.acquisition import (
     PARTIAL,
+    Moment,
     acquired,
     acquisition_day,
     is_lossy,
@@ -51,19 +52,22 @@ _OTHER_PURPOSES = (
     (re.compile(r"SPECIMEN"), "an image of a specimen", "specimen"),
     (
         re.compile(
-            r"STEREO|NEEDLE|WIRE ?LOC"
-            r"|(?<!POST )(?<!POST-)(?<!S/P )(?<!AFTER )(?<!\bNO )BIOPSY"
+            r"STEREO|NEEDLE|WIRE[ _-]?LOC"
+            r"|(?<!POST[ _-])(?<!S/P[ _])(?<!AFTER[ _])(?<!(?<![A-Z])NO[ _])BIOPSY"
         ),
         "an image taken for a biopsy",
         "biopsy",
     ),
     (
-        re.compile(r"PHANTOM|\bQC\b|QUALITY CONTROL|FLAT ?FIELD"),
+        re.compile(r"PHANTOM|(?<![A-Z])QC(?![A-Z])|QUALITY[ _]CONTROL|FLAT[ _]?FIELD"),
         "a quality control image",
         "quality_control",
     ),
     (
-        re.compile(r"\bCE(?:SM|DM|M)\b|CONTRAST[- ]ENHANCED|SENOBRIGHT|RECOMBINED|SUBTRACT"),
+        re.compile(
+            r"(?<![A-Z])(?:CESM|CEDM|CEM|TICEM|CE-?2D|I-VIEW)(?![A-Z])|CONTRAST[ _-]ENHANCED"
+            r"|SENOBRIGHT|RECOMB|SUBTRACT|(?:LOW|HIGH|DUAL)[ _-]ENERGY|(?<![A-Z])DE[ _-]SUB"
+        ),
         _CONTRAST,
         "contrast_enhanced",
     ),
@@ -92,12 +96,12 @@ class Mammogram:
     sop_instance_uid: str
     patient: str = field(repr=False)
     birth_date: str = field(repr=False)
+    """Compared between images, and never shown; nor is the patient."""
     study: str = field(repr=False)
-    """Compared between images, never shown."""
+    """Study Instance UID (0020,000D)."""
     acquisition: Acquisition
     lossy: bool
-    acquired: str
-    """``YYYYMMDDHHMMSS.ffffff`` as far as known, so that later is greater."""
+    acquired: Moment
     acquisition_day: date | None
     area: int
     """Rows times columns."""
@@ -226,7 +230,8 @@ def _require_no_other_purpose(header: Header) -> None:
         raise refusal(header, "a quality control image (0028,0300)", "quality_control")
     if header.items("SpecimenDescriptionSequence"):
         raise refusal(header, "an image of a specimen (0040,0560)", "specimen")
-    if header.text("ContrastBolusAgent").upper() not in ("", "NONE", "NO"):
+    agent = header.text("ContrastBolusAgent").upper() not in ("", "NONE", "NO")
+    if agent or header.items("ContrastBolusAgentSequence"):
         raise refusal(header, _CONTRAST, "contrast_enhanced")
     texts = [*header.many("ImageType"), *(header.text(keyword) for keyword in _TEXTS)]
     for words, found, code in _OTHER_PURPOSES:

@@ -7,7 +7,7 @@ was done to the breast, then how the image was made and kept, then when.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ def choose(candidates: list[Candidate], skipped: list[str], *, strict: bool) -> 
     _require_all(claims, notes)
     if strict:
         _require_no_choice(claims)
+    claims = {view: _by_one_clock(claimants) for view, claimants in claims.items()}
     best = _best(claims)
     for view, claimants in claims.items():
         notes += best[view].mammogram.notes
@@ -92,6 +93,7 @@ def choose(candidates: list[Candidate], skipped: list[str], *, strict: bool) -> 
         images={view: best[view].as_view(view) for view in VIEWS},
         alternatives=tuple(alternatives),
         notes=tuple(notes),
+        study_instance_uid=candidates[0].mammogram.study,  # which all of them have
     )
 
 
@@ -152,6 +154,16 @@ def _same_content(one: Candidate, other: Candidate) -> bool:
         return len(encodings) == 1 and all(first.get(tag) == second.get(tag) for tag in READ)
 
 
+def _by_one_clock(claimants: list[Candidate]) -> list[Candidate]:
+    """Take the moments of one view's images in UTC if all of them have it, or leave them."""
+    if not all(one.mammogram.acquired.utc for one in claimants):
+        return claimants
+    return [
+        replace(one, mammogram=replace(one.mammogram, acquired=one.mammogram.acquired.in_utc()))
+        for one in claimants
+    ]
+
+
 _Preference = tuple[Callable[[Mammogram], Any], str]
 _OF_THE_VIEW: tuple[_Preference, ...] = (
     (lambda image: not image.by_text, "a text alone says which view it is"),
@@ -167,8 +179,8 @@ _SAME_DEVICE = "the four views are there from one device, and it comes from anot
 _OF_THE_EXPOSURE: tuple[_Preference, ...] = (
     (lambda image: PARTIAL not in image.acquisition.modifiers, "it shows a part of the breast"),
     (lambda image: image.area, "it has fewer pixels"),
-    (lambda image: bool(image.acquired), "it does not say when it was acquired"),
-    (lambda image: image.acquired, "it was acquired earlier"),
+    (lambda image: bool(image.acquired.text), "it does not say when it was acquired"),
+    (lambda image: image.acquired.text, "it was acquired earlier"),
     (lambda image: image.instance_number, "its Instance Number (0020,0013) is lower"),
     (lambda image: image.sop_instance_uid, "it comes first by SOP Instance UID (0008,0018)"),
 )
