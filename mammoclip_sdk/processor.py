@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -19,23 +21,57 @@ def cores() -> int:
 
 
 def side_by_side(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    """Do the work of every item, a thread for each core; return what comes of it, in their order.
+    """Do the work of every item on all cores; return what comes of it, in their order.
 
-    Not by more: of three threads on two cores, the kernel often leaves two to share one of them for
-    longer than the work takes.
+    The calling thread works too, beside one more thread for each further core. Were it to wait for
+    as many as there are items, the kernel would often put two of them on one core, and leave them
+    there for longer than the work takes.
 
     Raises
     ------
     Exception
-        What the work of the first item raised for which it raised anything.
+        What the work of the first item raised for which it raised anything; that of the others is
+        done none the less. `KeyboardInterrupt` and the like end it when no thread is at work.
     """
-    items = list(items)
-    threads = min(len(items), cores())
-    if threads < 2:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
+    turns: list[tuple[Future[_Result], _Item]] = [(Future(), item) for item in items]
+    waiting = deque(turns)
+    others = min(len(turns), cores()) - 1
+    if others < 1:
+        _take(waiting, work)
+    else:
+        with ThreadPoolExecutor(others) as pool:
+            with suppress(RuntimeError):  # no thread to be had: none is needed
+                for _ in range(others):
+                    pool.submit(_take, waiting, work)
+            _take(waiting, work)
+    # An error holds the frames it passed; were one of them to hold the error, what their variables
+    # hold, whole images, would stay until the next collection of garbage.
+    results = []
+    turns.reverse()
+    try:
+        while turns:
+            results.append(turns.pop()[0].result())
+    finally:
+        turns.clear()
+    return results
+
+
+def _take(waiting: deque[tuple[Future[_Result], _Item]], work: Callable[[_Item], _Result]) -> None:
+    """Do the work of one item after the other, until none waits."""
+    while True:
         try:
-            results = pool.map(work, items)
-        except RuntimeError:  # no thread to be had, as while the interpreter ends
-            return [work(item) for item in items]
-        return list(results)
+            outcome, item = waiting.popleft()
+        except IndexError:
+            return
+        try:
+            result = work(item)
+        except BaseException as exc:
+            outcome.set_exception(exc)
+            del outcome  # see above
+            if not isinstance(exc, Exception):  # an interrupt, which ends all of it
+                with suppress(IndexError):
+                    while True:
+                        waiting.popleft()[0].cancel()
+                raise
+        else:
+            outcome.set_result(result)

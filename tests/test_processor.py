@@ -27,7 +27,7 @@ def test_results_come_in_the_order_of_the_items(allowed: int, number: int) -> No
     assert side_by_side(lambda item: item * item, range(number)) == [n * n for n in range(number)]
 
 
-def test_there_is_one_thread_for_each_core(allowed: int) -> None:
+def test_each_core_has_one_thread_and_the_caller_is_one_of_them(allowed: int) -> None:
     together = min(allowed, 4)
     meeting = threading.Barrier(together, timeout=20)  # passed only by so many at once
 
@@ -36,18 +36,23 @@ def test_there_is_one_thread_for_each_core(allowed: int) -> None:
             meeting.wait()
         return threading.current_thread()
 
-    assert len(set(side_by_side(meet, range(4 - 4 % together)))) == together
+    threads = side_by_side(meet, range(4 - 4 % together))
+    assert threading.current_thread() in threads
+    assert len(set(threads)) == together
 
 
-def test_the_first_items_error_is_raised(allowed: int) -> None:
+def test_the_first_items_error_is_raised_when_all_work_is_done(allowed: int) -> None:
     del allowed
+    done = []
 
     def work(item: int) -> None:
+        done.append(item)
         if item in (1, 2):
             raise ValueError(f"of {item}")
 
     with pytest.raises(ValueError, match="of 1"):
         side_by_side(work, range(5))
+    assert sorted(done) == list(range(5))
 
 
 def test_an_error_keeps_nothing_alive_once_it_is_dealt_with(allowed: int) -> None:
@@ -68,10 +73,29 @@ def test_an_error_keeps_nothing_alive_once_it_is_dealt_with(allowed: int) -> Non
     try:
         with suppress(ValueError):
             side_by_side(work, range(5))
-        assert len(held) >= 3
-        assert [image() for image in held] == [None] * len(held)
+        assert len(held) == 5
+        assert [image() for image in held] == [None] * 5
     finally:
         gc.enable()
+
+
+def test_an_interrupt_ends_the_work_and_is_not_lost_behind_an_error(allowed: int) -> None:
+    caller, interrupted = threading.current_thread(), threading.Event()
+    started = []
+
+    def work(item: int) -> None:
+        started.append(item)
+        if threading.current_thread() is not caller:
+            assert interrupted.wait(20)
+        elif item == 0:
+            raise ValueError("of 0")
+        else:
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, range(1000))
+    assert started == [0, 1] if allowed == 1 else len(started) < 1000
 
 
 def test_without_another_thread_the_caller_does_all_the_work(
