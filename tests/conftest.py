@@ -188,6 +188,12 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
     )
 
 
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A plain, uncompressed image of an exam, as a file has it."""
+    return exams.write_exam(tmp_path_factory.mktemp("plain"), exams.PLAIN)[0].read_bytes()
+
+
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Path:
     """The path of a valid bundle in a folder of its own."""

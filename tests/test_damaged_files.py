@@ -20,11 +20,6 @@ from mammoclip_sdk.pixels import decode
 from mammoclip_sdk.views import read_exam
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return exams.write_exam(tmp_path_factory.mktemp("plain"), exams.PLAIN)[0].read_bytes()
-
-
 @pytest.mark.parametrize("name", ["explicit-le", "implicit-le", "rle", "jpeg-lossless-sv1"])
 def test_no_proper_prefix_of_a_file_is_an_image(tmp_path: Path, name: str) -> None:
     variant = next(row for row in exams.VARIANTS if row.name == name)

@@ -28,11 +28,6 @@ from mammoclip_sdk.errors import (
 from mammoclip_sdk.exam import View
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return exams.write_exam(tmp_path_factory.mktemp("plain"), exams.PLAIN)[0].read_bytes()
-
-
 def test_header_stops_before_the_pixels_and_dataset_holds_them(plain: bytes) -> None:
     header = gate.read_header(plain, name="x")
     assert header.Rows == 96

@@ -22,11 +22,6 @@ from mammoclip_sdk.dicom.shield import AttributeNotListedError, shielded
 from mammoclip_sdk.exam import View
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return exams.write_exam(tmp_path_factory.mktemp("plain"), exams.PLAIN)[0].read_bytes()
-
-
 @pytest.mark.parametrize("name", ["explicit-le", "implicit-le", "rle", "jpeg-2000", "ge-display"])
 def test_what_is_read_is_what_pydicom_reads(tmp_path: Path, name: str) -> None:
     variant = next(row for row in exams.VARIANTS if row.name == name)

@@ -25,11 +25,6 @@ from mammoclip_sdk.exam import View
 from mammoclip_sdk.views import read_exam
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return exams.write_exam(tmp_path_factory.mktemp("plain"), exams.PLAIN)[0].read_bytes()
-
-
 def test_neither_warnings_nor_logs_nor_causes_repeat_a_value(
     plain: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,8 +63,8 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
 
 Between batch sizes as much is accepted as between a runtime and the reference. Where a model's
 probabilities all lie close together they show nothing, and only the cosine tells one exam's answer
-from another's. 0.01 is 28 times the worst that rounding was found to do to it, and a third or less
-of what a graph is off by at worst that answers every exam alike.
+from another's. 0.01 is four times the worst that rounding was found to do to it (eight bits in a
+ViT-L/14), and a third or less of what a graph is off by at worst that answers every exam alike.
 """
 VERDICTS = ("passed", "failed", "not judged")
 
