@@ -18,6 +18,7 @@ from small_checkpoint import (
     everything,
     invoke,
 )
+from tensorrt_here import needs_rtx
 
 from export import answers, build_engine
 from export.build_engine import ExportConfig
@@ -194,10 +195,10 @@ def test_a_bundle_can_be_signed_and_a_key_that_is_none_is_said_first(quick, tmp_
     assert "key.pem" not in (out / "manifest.json").read_text()
 
 
+@needs_rtx
 def test_an_engine_is_built_from_the_written_bundle_and_says_that_it_was_not_run(
     quick, tmp_path, capsys
 ):
-    pytest.importorskip("tensorrt_rtx")
     config = replace(
         quick,
         out=tmp_path / "bundle",
@@ -216,8 +217,8 @@ def test_an_engine_is_built_from_the_written_bundle_and_says_that_it_was_not_run
         assert "parity: not run" in capsys.readouterr().out
 
 
+@needs_rtx
 def test_a_disk_too_full_for_an_engine_leaves_the_bundle_and_no_engine(exported, tmp_path):
-    pytest.importorskip("tensorrt_rtx")
     folder = tmp_path / "engines"
     config = replace(exported[1], engines=("tensorrt_rtx",), engine_folder=folder)
     before = bytes_below(config.out)
